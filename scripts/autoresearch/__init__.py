@@ -1,0 +1,3 @@
+"""The core of autoresearch: everything the scripts beside this package do."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,195 @@
+"""Decide the open experiment: status, row, keep rule, and what git has to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from autoresearch.campaign.judging import rule_settings
+from autoresearch.campaign.memo import render_memo
+from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.campaign.settle import incumbent_commit, plan_move, settle
+from autoresearch.campaign.trials import launch_trial, remove_checkout
+from autoresearch.errors import NoCampaignError, RefusedError
+from autoresearch.ledger import Experiment, Purpose, State, Status, completed, now
+from autoresearch.results import outdate_results
+from autoresearch.verdict.keep_rule import KeepRule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was decided. ``changed`` is False when there was nothing left to decide."""
+
+    experiment: Experiment
+    changed: bool
+    incumbent: Experiment | None
+    undone: Experiment | None = None
+    retest_started: bool = False
+    told: list[str] = field(default_factory=list)
+
+
+def log_result(oc: OpenCampaign, status: str, *, note: str = "", simplification: bool = False) -> Decision:
+    """Decide the open experiment as ``status`` (auto | keep | discard | crash) and record it.
+
+    Afterwards the ledger holds the decision, results.tsv its row, and the branch stands on the
+    incumbent. A second call decides nothing and answers with the last decision.
+    """
+    experiment = oc.ledger.open_experiment(oc.tag)
+    if experiment is None:
+        return _already_decided(oc, status, note)
+    decided = choose_status(experiment, status, simplification=simplification)
+    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    runs = completed([trial for trial in trials if trial.purpose is not Purpose.RETEST])
+    undone: Experiment | None = None
+    with oc.ledger.transaction():
+        experiment.status, experiment.state, experiment.decided_at = decided, State.DECIDED, now()
+        experiment.note = note or experiment.note
+        if decided is Status.DISCARD and experiment.judgement.get("decision") == "keep":
+            experiment.reason = f"{experiment.reason}; discarded by choice"
+        if oc.campaign.rule is not None and runs and not experiment.is_baseline and decided is not Status.CRASH:
+            undone = _book(oc, experiment, runs, kept=decided is Status.KEEP)
+        oc.ledger.update_experiment(
+            experiment, "status", "state", "decided_at", "note", "reason", "rule", "metric", "peak_mem_mib"
+        )
+        outdate_results(oc.ledger, oc.campaign)
+        discarded = {} if decided is Status.KEEP else {experiment.number: experiment.commit}
+        if undone is not None:
+            discarded[undone.number] = undone.commit
+        target = incumbent_commit(oc)
+        plan_move(
+            oc, source=experiment.commit, target=target, discarded=discarded,
+            keep=experiment.number if decided is Status.KEEP else None,
+        )  # fmt: skip
+    told = settle(oc)
+    remove_checkout(oc)
+    if decided is Status.KEEP or undone is not None:
+        render_memo(oc)
+        told += push(oc)
+    return Decision(
+        experiment=experiment, changed=True, incumbent=oc.ledger.incumbent(oc.tag), undone=undone,
+        retest_started=start_retest(oc), told=told,
+    )  # fmt: skip
+
+
+def choose_status(experiment: Experiment, wish: str, *, simplification: bool) -> Status:
+    """The status that ``wish`` amounts to; ``RefusedError`` where the evidence does not allow it."""
+    verdict = experiment.verdict
+    decision = str(experiment.judgement.get("decision"))
+    automatic = Status(decision) if decision in tuple(Status) else Status.DISCARD
+    shorter = experiment.lines_deleted > experiment.lines_added
+    simpler = simplification and verdict == "equivalent" and "constraint" not in experiment.judgement
+    if wish == "auto":
+        return Status.KEEP if simpler and shorter else automatic
+    if wish == automatic:
+        return automatic
+    if wish == "crash":
+        raise RefusedError(
+            f"Experiment {experiment.number} did not crash: its verdict is {verdict} ({experiment.reason}).",
+            hint="python scripts/log_result.py --status discard",
+            code="status_against_verdict",
+        )
+    if wish == "discard":
+        if verdict == "failed":
+            raise RefusedError(
+                f"Experiment {experiment.number} gave no metric ({experiment.reason}): that is a crash.",
+                hint="python scripts/log_result.py --status crash",
+                code="status_against_verdict",
+            )
+        return Status.DISCARD
+    if simpler and shorter:
+        return Status.KEEP
+    why = f"its verdict is {verdict}: {experiment.reason}"
+    if simpler:
+        why = f"it adds {experiment.lines_added} lines and deletes {experiment.lines_deleted}; a simplification deletes more"
+    raise RefusedError(
+        f"Experiment {experiment.number} cannot be kept: {why}.",
+        hint="python scripts/log_result.py --status auto",
+        code="keep_against_verdict",
+    )
+
+
+def _book(oc: OpenCampaign, experiment: Experiment, runs: dict[int, float], *, kept: bool) -> Experiment | None:
+    """Tell the keep rule; returns the earlier keep that it now takes back, if it does."""
+    assert oc.campaign.rule is not None
+    rule = KeepRule.from_json(oc.campaign.rule)
+    simplification = bool(experiment.options.get("simplification"))
+    earlier = oc.ledger.incumbent(oc.tag)
+    undo = rule.close(runs, kept=kept, simplification=simplification)
+    oc.campaign.rule = experiment.rule = rule.to_json()
+    oc.ledger.update_campaign(oc.campaign, "rule")
+    if not undo or earlier is None or earlier.is_baseline:
+        return None
+    earlier.status = Status.DISCARD
+    earlier.undone = f"experiments after it showed no gain, as of experiment {experiment.number}"
+    oc.ledger.update_experiment(earlier, "status", "undone")
+    oc.tell("undo", f"experiment {earlier.number} ({earlier.description}) is taken back: {earlier.undone}")
+    return earlier
+
+
+def book_baseline(oc: OpenCampaign, experiment: Experiment) -> None:
+    """Keep the measured baseline and start the keep rule on it."""
+    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    rule = KeepRule.start(completed(trials), rule_settings(oc.config))
+    with oc.ledger.transaction():
+        oc.campaign.rule = experiment.rule = rule.to_json()
+        experiment.status, experiment.state, experiment.decided_at = Status.KEEP, State.DECIDED, now()
+        oc.ledger.update_experiment(experiment, "status", "state", "decided_at", "rule")
+        oc.ledger.update_campaign(oc.campaign, "rule")
+        outdate_results(oc.ledger, oc.campaign)
+        plan_move(oc, source=experiment.commit, target=experiment.commit, discarded={}, keep=experiment.number)
+    settle(oc)
+    render_memo(oc)
+
+
+def start_retest(oc: OpenCampaign) -> bool:
+    """Start a due re-test of the incumbent; it runs while the agent thinks of the next idea."""
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if oc.campaign.rule is None or incumbent is None or oc.ledger.open_trials(oc.tag):
+        return False
+    rule = KeepRule.from_json(oc.campaign.rule)
+    if not rule.retest_due:
+        return False
+    launch_trial(oc, incumbent, rule.retest_seed(), Purpose.RETEST)
+    return True
+
+
+def push(oc: OpenCampaign) -> list[str]:
+    """Push the branch and its notes in the background, if the config says so; never waits, never fails the loop."""
+    if not oc.config.push:
+        return []
+    if oc.config.remote not in oc.repo.remotes():
+        return [f"not pushed: there is no remote {oc.config.remote!r}"]
+    refs = [f"+refs/heads/{oc.branch}:refs/heads/{oc.branch}", "+refs/notes/autoresearch:refs/notes/autoresearch"]
+    oc.repo.push_in_background(oc.config.remote, refs, oc.folder / "push.log")
+    return []
+
+
+def last_push(oc: OpenCampaign) -> str:
+    """How the last push ended: "" (none, or well), or a sentence with the last line of its output."""
+    try:
+        lines = (oc.folder / "push.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    except FileNotFoundError:
+        return ""
+    if not lines or lines[-1] == "exit 0" or not lines[-1].startswith("exit "):
+        return ""
+    return f"the last push failed: {lines[-2] if len(lines) > 1 else lines[-1]}"
+
+
+def _already_decided(oc: OpenCampaign, status: str, note: str) -> Decision:
+    last = oc.ledger.experiments(oc.tag, last=1)
+    if not last:
+        raise NoCampaignError(
+            f"Campaign {oc.tag} has no experiment yet.",
+            hint='python scripts/run_experiment.py -d "baseline"',
+            code="no_experiment",
+        )
+    experiment = last[-1]
+    if status not in ("auto", str(experiment.status)):
+        raise RefusedError(
+            f"Experiment {experiment.number} is already logged as {experiment.status}; no experiment is open.",
+            hint="python scripts/status.py",
+            code="already_decided",
+        )
+    if note and note != experiment.note:
+        experiment.note = note
+        oc.ledger.update_experiment(experiment, "note")
+    return Decision(experiment=experiment, changed=False, incumbent=oc.ledger.incumbent(oc.tag))

@@ -1,0 +1,142 @@
+"""What the trials of the open experiment say, and which trial comes next."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.campaign.trials import failed
+from autoresearch.config import Config
+from autoresearch.ledger import Experiment, Purpose, Trial, completed
+from autoresearch.trial import Outcome
+from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
+
+MAX_INTERRUPTIONS = 3  # then something on this machine ends trials, and a human should look
+
+
+@dataclass(frozen=True, kw_only=True)
+class NextTrial:
+    """The experiment needs one more trial before it can be judged."""
+
+    seed: int
+    purpose: Purpose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The experiment can be decided. ``suggestion`` is the status that ``--status auto`` takes."""
+
+    word: str  # better | worse | inconclusive | equivalent | failed
+    suggestion: str  # keep | discard | crash
+    reason: str
+    judgement: dict[str, object]
+
+
+def rule_settings(config: Config) -> RuleSettings:
+    """The keep rule's settings out of the config."""
+    return RuleSettings(
+        boldness=config.keep.boldness,
+        baseline_seeds=config.keep.baseline_seeds,
+        max_seeds=config.keep.max_seeds,
+        retest_every=config.keep.retest_every,
+        direction=config.metric.direction,
+    )
+
+
+def judge(oc: OpenCampaign, experiment: Experiment) -> NextTrial | Verdict:
+    """Look at the ended trials of the experiment's current attempt; no trial of it may be running."""
+    trials = [
+        trial
+        for trial in oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+        if trial.purpose in (Purpose.BASELINE, Purpose.SCREEN, Purpose.CONFIRM)
+    ]
+    interrupted = [trial for trial in trials if trial.result and trial.result.outcome is Outcome.INTERRUPTED]
+    if len(interrupted) >= MAX_INTERRUPTIONS:
+        reason = f"interrupted {len(interrupted)} times; the last time: {_reason(interrupted[-1])}"
+        return Verdict(word="failed", suggestion="crash", reason=reason, judgement={"decision": "crash"})
+    if experiment.is_baseline:
+        return _judge_baseline(oc, trials)
+    return _judge_candidate(oc, experiment, trials)
+
+
+def _judge_baseline(oc: OpenCampaign, trials: Sequence[Trial]) -> NextTrial | Verdict:
+    runs = completed(trials)
+    failures = [trial for trial in trials if trial.result and failed(trial.result)]
+    # One bad seed must not end a campaign, but code that fails more often than it runs is no baseline.
+    if len(failures) > len(runs):
+        return _failed(failures[-1])
+    tried = {trial.seed for trial in trials if trial.result and trial.result.outcome is not Outcome.INTERRUPTED}
+    for seed in range(1, oc.config.keep.baseline_seeds + 1):
+        if seed not in tried:
+            return NextTrial(seed=seed, purpose=Purpose.BASELINE)
+    values = ", ".join(f"{value:.6f}" for value in runs.values())
+    reason = f"baseline at {len(runs)} seed{'s' * (len(runs) != 1)}: {values}"
+    return Verdict(word="", suggestion="keep", reason=reason, judgement={"decision": "keep"})
+
+
+def _judge_candidate(oc: OpenCampaign, experiment: Experiment, trials: Sequence[Trial]) -> NextTrial | Verdict:
+    assert oc.campaign.rule is not None, "a candidate is compared with a measured baseline"
+    rule = KeepRule.from_json(oc.campaign.rule)
+    runs = completed(trials)
+    ended = [trial for trial in trials if trial.result is not None]
+    bad = [trial for trial in ended if trial.result and failed(trial.result)]
+    if bad:
+        return _failed(bad[-1])
+    pruned = [trial for trial in ended if trial.result and trial.result.outcome is Outcome.PRUNED]
+    if pruned:
+        return Verdict(
+            word="worse", suggestion="discard", reason=_reason(pruned[-1]), judgement={"decision": "discard"}
+        )
+    if not runs:
+        return NextTrial(seed=rule.next_seed(0), purpose=Purpose.SCREEN)
+    broken = broken_constraint(oc, ended)
+    simplification = bool(experiment.options.get("simplification"))
+    judgement = rule.judge(runs, simplification=simplification)
+    evidence: dict[str, object] = {**dataclasses.asdict(judgement), "runs": {str(s): v for s, v in runs.items()}}
+    if broken:
+        return Verdict(
+            word=judgement.verdict, suggestion="discard", reason=broken,
+            judgement={**evidence, "decision": "discard", "constraint": broken},
+        )  # fmt: skip
+    wanted = int(experiment.options.get("seeds") or 1)
+    if judgement.decision == "run" or len(runs) < min(wanted, oc.config.keep.max_seeds):
+        return NextTrial(seed=rule.next_seed(len(runs)), purpose=Purpose.CONFIRM)
+    return Verdict(
+        word=judgement.verdict, suggestion=judgement.decision, reason=judgement.reason, judgement=evidence
+    )
+
+
+def broken_constraint(oc: OpenCampaign, trials: Sequence[Trial]) -> str:
+    """The first constraint that the trials' mean breaks, in words with its numbers; "" if none."""
+    if not oc.config.constraints:
+        return ""
+    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
+    baseline_trials = [] if baseline is None else oc.ledger.trials(oc.tag, baseline.number)
+    for constraint in oc.config.constraints:
+        value = _mean_of(constraint.name, oc.config, trials)
+        reference = _mean_of(constraint.name, oc.config, baseline_trials)
+        if value is not None and not constraint.allows(value, reference):
+            return f"breaks the constraint {constraint.text}: {constraint.name} is {value:g}, the limit {constraint.limit(reference):g}"
+    return ""
+
+
+def _mean_of(name: str, config: Config, trials: Sequence[Trial]) -> float | None:
+    values = []
+    for trial in trials:
+        if trial.result is not None and trial.result.outcome is Outcome.COMPLETED:
+            value = trial.result.metric if name == config.metric.name else trial.result.watched.get(name)
+            if value is not None:
+                values.append(value)
+    return fmean(values) if values else None
+
+
+def _failed(trial: Trial) -> Verdict:
+    return Verdict(word="failed", suggestion="crash", reason=_reason(trial), judgement={"decision": "crash"})
+
+
+def _reason(trial: Trial) -> str:
+    assert trial.result is not None
+    return f"seed {trial.seed} {trial.result.outcome.value.replace('_', ' ')}: {trial.result.reason}"

@@ -1,0 +1,370 @@
+"""Submit an experiment: guard, commit, start its first trial."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from autoresearch.campaign.judging import MAX_INTERRUPTIONS
+from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.campaign.progress import Progress, bring_forward
+from autoresearch.campaign.settle import incumbent_commit
+from autoresearch.campaign.trials import (
+    experiment_arguments,
+    experiment_environment,
+    trial_environment,
+    training_python,
+)
+from autoresearch.errors import NeedsHumanError, RefusedError, StillRunningError, UsageError
+from autoresearch.guard import (
+    check_edit,
+    check_paths,
+    data_drift,
+    environment_drift,
+    environment_fingerprint,
+    fingerprint_data,
+    in_scope,
+)
+from autoresearch.ledger import Experiment, State, completed
+from autoresearch.output import one_line
+from autoresearch.repo import Change
+
+FAMILY_LENGTH = 40
+DESCRIPTION_LENGTH = 4000
+_ENDED_BY_MACHINE = ("oom_host", "interrupted", "disk", "cwd", "killed", "signal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the agent asks for."""
+
+    description: str = ""
+    family: str = ""
+    seeds: int | None = None  # at least this many trials before a decision
+    prune: bool = True
+    simplification: bool = False
+    arguments: Mapping[str, str] = field(default_factory=dict)  # added to the command
+    environment: Mapping[str, str] = field(default_factory=dict)  # added to the environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """What was submitted, or with ``dry_run`` would be. ``notes`` are sentences worth reading."""
+
+    experiment: Experiment
+    progress: Progress | None
+    notes: list[str]
+
+
+def submit(oc: OpenCampaign, request: Request, *, dry_run: bool = False) -> Submission:
+    """Guard, commit and start what lies in the work tree; the first experiment of an epoch is its baseline.
+
+    Returns as soon as the first trial runs. ``StillRunningError`` while another experiment's trial
+    runs, ``RefusedError`` where a guard says no: then nothing has changed.
+    """
+    progress = bring_forward(oc)
+    open_experiment = progress.experiment
+    if open_experiment is not None and open_experiment.state is State.RUNNING:
+        raise StillRunningError(
+            f"Experiment {open_experiment.number} ({one_line(open_experiment.description, 60)}) is still running.",
+            hint="python scripts/status.py --wait 540",
+        )
+    if open_experiment is not None and open_experiment.verdict != "failed":
+        raise RefusedError(
+            f"Experiment {open_experiment.number} has its verdict ({open_experiment.verdict}) and waits to be logged.",
+            hint="python scripts/log_result.py",
+            code="not_logged",
+        )
+    check_head(oc)
+    check_request(oc, request)
+    notes = list(progress.repaired)
+    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
+    measured = baseline is not None and str(baseline.status) == "keep"
+    if measured or open_experiment is not None or baseline is not None:
+        experiment, edit_notes = _prepare_edit(oc, request, open_experiment, measured=measured)
+        notes += edit_notes
+    else:
+        experiment, edit_notes = _prepare_baseline(oc, request)
+        notes += edit_notes
+    notes += check_data(oc)
+    if dry_run:
+        return Submission(experiment=experiment, progress=None, notes=notes)
+    _record(oc, experiment, again=open_experiment is not None)
+    progress = bring_forward(oc)
+    notes += check_environment(oc, experiment)
+    return Submission(experiment=oc.ledger.experiment(oc.tag, experiment.number) or experiment, progress=progress, notes=notes)
+
+
+def check_head(oc: OpenCampaign) -> None:
+    """HEAD must be the campaign's branch and no merge or rebase under way."""
+    head = oc.repo.head()
+    if head.branch != oc.branch:
+        where = f"on branch {head.branch}" if head.branch else "detached"
+        raise NeedsHumanError(
+            f"HEAD is {where}; campaign {oc.tag} works on {oc.branch}.",
+            hint=f"git switch {oc.branch}",
+            code="wrong_branch",
+        )
+    operation = oc.repo.operation_in_progress()
+    if operation:
+        raise NeedsHumanError(
+            f"A {operation} is under way in {oc.repo.root}.",
+            hint=f"git {operation} --abort" if operation != "bisect" else "git bisect reset",
+            code="operation_in_progress",
+        )
+
+
+def check_request(oc: OpenCampaign, request: Request) -> None:
+    """Refuse what no experiment can be asked for."""
+    if request.seeds is not None and not 1 <= request.seeds <= oc.config.keep.max_seeds:
+        raise UsageError(
+            f"--seeds is {request.seeds}; expected 1 to {oc.config.keep.max_seeds} (keep.max_seeds).",
+            hint="Leave --seeds out: the keep rule asks for as many as it needs.",
+        )
+    if len(request.family) > FAMILY_LENGTH:
+        raise UsageError(
+            f"--family has {len(request.family)} characters; expected one or two words, at most {FAMILY_LENGTH}.",
+            hint="For example: --family optimizer",
+        )
+    if len(request.description) > DESCRIPTION_LENGTH:
+        raise UsageError(
+            f"the description has {len(request.description)} characters; expected at most {DESCRIPTION_LENGTH}.",
+            hint="Say the idea in a sentence; put the rest into log_result.py --note.",
+        )
+
+
+def _prepare_baseline(oc: OpenCampaign, request: Request) -> tuple[Experiment, list[str]]:
+    """The unmodified code of the epoch's base commit as experiment; edits in the work tree wait for the next one."""
+    base = oc.campaign.base_commit
+    notes = []
+    waiting = [change.path for change in oc.repo.changes(base) if in_scope(change.path, oc.config.edit)]
+    if waiting:
+        notes.append(
+            f"the baseline is the unmodified code; your edit of {', '.join(waiting[:3])} waits: run the command again"
+        )
+    epoch = oc.campaign.epoch
+    default = "baseline" if epoch == 1 else f"baseline of epoch {epoch}"
+    description = request.description if request.description and not waiting else default
+    experiment = Experiment(
+        tag=oc.tag, number=oc.ledger.next_number(oc.tag), epoch=epoch, description=description, family="baseline",
+        commit=base, parent=base, tree=oc.repo.tree_of(base), incumbent=None, options=_options(request, None),
+    )  # fmt: skip
+    return experiment, notes
+
+
+def _prepare_edit(
+    oc: OpenCampaign, request: Request, open_experiment: Experiment | None, *, measured: bool
+) -> tuple[Experiment, list[str]]:
+    """The edit in the work tree as experiment: guarded and committed, on no branch yet."""
+    incumbent = oc.ledger.incumbent(oc.tag) if measured else None
+    parent = incumbent_commit(oc)
+    changes = oc.repo.changes(parent)
+    notes = check_paths(changes, oc.config, tolerated=unchanged_own_files(oc))
+    edited = [change for change in changes if in_scope(change.path, oc.config.edit)]
+    options = _options(request, incumbent)
+    if measured:
+        notes += _check_sources(oc, parent, edited, options, incumbent)
+    paths = sorted({path for change in edited for path in (change.path, change.old_path) if path})
+    description = request.description or _default_description(oc, parent, open_experiment)
+    commit = _commit(oc, parent, paths, description)
+    tree = oc.repo.tree_of(commit)
+    if open_experiment is not None:
+        _refuse_same_again(oc, open_experiment, tree)
+        experiment = open_experiment
+        experiment.attempt += 1
+        experiment.description, experiment.commit, experiment.tree = description, commit, tree
+        experiment.family = request.family or experiment.family
+        experiment.options = options
+        experiment.state, experiment.verdict, experiment.judgement, experiment.reason = State.RUNNING, "", {}, ""
+    else:
+        if measured:
+            _refuse_tried(oc, tree, options)
+        experiment = Experiment(
+            tag=oc.tag, number=oc.ledger.next_number(oc.tag), epoch=oc.campaign.epoch, description=description,
+            family=request.family, commit=commit, parent=parent, tree=tree,
+            incumbent=None if incumbent is None else incumbent.number, options=options,
+        )  # fmt: skip
+    experiment.lines_added, experiment.lines_deleted = oc.repo.line_counts(parent, commit)
+    return experiment, notes
+
+
+def _options(request: Request, incumbent: Experiment | None) -> dict[str, Any]:
+    """What the ledger keeps of a request; arguments and environment of the incumbent are inherited."""
+    arguments = {} if incumbent is None else experiment_arguments(incumbent)
+    environment = {} if incumbent is None else experiment_environment(incumbent)
+    return {
+        "seeds": request.seeds,
+        "prune": request.prune,
+        "simplification": request.simplification,
+        "arguments": {**arguments, **request.arguments},
+        "environment": {**environment, **request.environment},
+    }
+
+
+def _default_description(oc: OpenCampaign, parent: str, open_experiment: Experiment | None) -> str:
+    if open_experiment is not None:
+        return open_experiment.description
+    head = oc.repo.head().commit
+    if head is not None and head != parent:
+        return oc.repo.subject(head).removeprefix("experiment: ")
+    raise UsageError(
+        "the experiment has no description; expected one sentence on the idea.",
+        hint='python scripts/run_experiment.py -d "double the learning rate"',
+        code="no_description",
+    )
+
+
+def _check_sources(
+    oc: OpenCampaign, parent: str, edited: list[Change], options: dict[str, Any], incumbent: Experiment | None
+) -> list[str]:
+    before: dict[str, str] = {}
+    after: dict[str, str] = {}
+    for change in edited:
+        for path in filter(None, (change.path, change.old_path)):
+            old = oc.repo.text(parent, path)
+            if old is not None:
+                before[path] = old
+            file = oc.repo.project / path
+            if file.is_file():
+                after[path] = file.read_bytes().decode("utf-8", "surrogateescape")
+    base = oc.campaign.base_commit
+    files = oc.repo.files(base)
+    for path in files:  # unchanged edit files belong to the picture: a name may be imported from one
+        if in_scope(path, oc.config.edit) and path not in before and path not in after:
+            text = oc.repo.text(parent, path)
+            if text is not None:
+                before[path] = after[path] = text
+    protected = {
+        path: oc.repo.text(base, path) or ""
+        for path in files
+        if path.endswith(".py") and not in_scope(path, oc.config.edit)
+    }
+    inherited = {} if incumbent is None else incumbent.options
+    differs = any(options[key] != (inherited.get(key) or {}) for key in ("arguments", "environment"))
+    return check_edit(before, after, oc.config, protected_sources=protected, argument_changes=differs)
+
+
+def _commit(oc: OpenCampaign, parent: str, paths: list[str], description: str) -> str:
+    """The commit to try: the agent's own if it committed everything itself, else one made on the incumbent."""
+    head = oc.repo.head().commit
+    assert head is not None, "the campaign's branch has commits"
+    open_experiment = oc.ledger.open_experiment(oc.tag)
+    recorded = {parent} if open_experiment is None else {parent, open_experiment.commit}
+    on = parent if head in recorded else head
+    if on == head != parent and not any(in_scope(change.path, oc.config.edit) for change in oc.repo.changes(head)):
+        return head
+    return oc.repo.commit_paths(on, paths, f"experiment: {one_line(description)}")
+
+
+def _refuse_same_again(oc: OpenCampaign, experiment: Experiment, tree: str) -> None:
+    """A second attempt needs a change, unless the machine ended the first."""
+    if tree != experiment.tree:
+        return
+    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    causes = {trial.result.cause for trial in trials if trial.result is not None}
+    if experiment.is_baseline or causes & set(_ENDED_BY_MACHINE):
+        return
+    raise RefusedError(
+        f"Experiment {experiment.number} failed ({experiment.reason}) and nothing has changed since.",
+        hint="Mend the code and run again, or give it up: python scripts/log_result.py --status crash",
+        code="no_change",
+    )
+
+
+def _refuse_tried(oc: OpenCampaign, tree: str, options: dict[str, Any]) -> None:
+    """The same files, arguments and environment were tried before: say which experiment and how it ended."""
+    earlier = oc.ledger.experiment_with_tree(oc.tag, tree, epoch=oc.campaign.epoch)
+    if earlier is None:
+        return
+    if any(options[key] != (earlier.options.get(key) or {}) for key in ("arguments", "environment")):
+        return
+    runs = completed(oc.ledger.trials(oc.tag, earlier.number))
+    if earlier.verdict == "inconclusive" and (options["seeds"] or 0) > len(runs):
+        return
+    if earlier.reason.startswith(f"interrupted {MAX_INTERRUPTIONS}"):
+        return
+    more = f" --seeds {len(runs) + 2}" if earlier.verdict == "inconclusive" else ""
+    again = f"To look closer at it: run_experiment.py{more}" if more else "Try something else."
+    raise RefusedError(
+        f"These files were tried already: experiment {earlier.number} ({one_line(earlier.description, 80)}), "
+        f"{earlier.status}, {earlier.verdict or 'baseline'}.",
+        hint=again,
+        code="tried_already",
+    )
+
+
+def _record(oc: OpenCampaign, experiment: Experiment, *, again: bool) -> None:
+    """Ledger first, then the refs: a kill in between leaves a record from which the branch is repaired."""
+    if again:
+        oc.ledger.update_experiment(
+            experiment, "attempt", "description", "commit", "tree", "family", "options", "state", "verdict",
+            "judgement", "reason", "lines_added", "lines_deleted",
+        )  # fmt: skip
+    else:
+        oc.ledger.add_experiment(experiment)
+    oc.repo.set_ref(oc.ref("experiments", f"{experiment.number}.{experiment.attempt}"), experiment.commit)
+    head = oc.repo.head().commit
+    # A baseline may lie behind a HEAD at which the agent has committed its first idea already.
+    if head is None or not oc.repo.is_ancestor(experiment.commit, head):
+        oc.repo.set_branch(oc.branch, experiment.commit, head, f"experiment {experiment.number}")
+        oc.repo.unstage(oc.repo.changed_paths(head or experiment.parent, experiment.commit))
+
+
+def unchanged_own_files(oc: OpenCampaign) -> set[str]:
+    """The user's files recorded at set-up that still have the content they had then."""
+    own: dict[str, str] = oc.campaign.setup.get("own_files") or {}
+    return {path for path, mark in own.items() if file_mark(oc.repo.project / path) == mark}
+
+
+def file_mark(path: Path) -> str:
+    """A mark of a file's content: its sha256, or size and time where it is large; "" if it is gone."""
+    try:
+        stat = path.stat()
+        if stat.st_size > 10 * 2**20:
+            return f"{stat.st_size}:{stat.st_mtime_ns}"
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def check_data(oc: OpenCampaign) -> list[str]:
+    """Compare the data with its fingerprint; changed data is refused, since results would not compare."""
+    if not oc.config.data:
+        return []
+    before = oc.campaign.setup.get("data") or {}
+    after = fingerprint_data(oc.config.data, oc.repo.project, previous=before)
+    drift = data_drift(before, after) if before else []
+    if drift:
+        raise RefusedError(
+            f"The data has changed since set-up: {'; '.join(drift[:3])}.",
+            hint="Put it back, or start a new epoch on the new data: python scripts/setup_campaign.py --reconfigure",
+            code="data_changed",
+        )
+    return []
+
+
+def check_environment(oc: OpenCampaign, experiment: Experiment) -> list[str]:
+    """Fingerprint the machine and the training's packages: kept at the baseline, drift reported after it.
+
+    Called while the trial runs, so its half second costs the loop nothing.
+    """
+    if oc.config.executor.kind != "local":
+        return []
+    env = trial_environment(oc, experiment, 1, "")
+    current = environment_fingerprint(training_python(oc.config, oc.repo.project), cwd=oc.repo.project, env=env)
+    before = oc.campaign.environment
+    if not before:
+        oc.campaign.environment = current
+        oc.ledger.update_campaign(oc.campaign, "environment")
+        return []
+    drift = environment_drift(before, current)
+    if drift and drift != (before.get("told_drift") or []):
+        oc.campaign.environment = {**before, "told_drift": drift}
+        oc.ledger.update_campaign(oc.campaign, "environment")
+        text = f"the environment differs from the baseline's: {'; '.join(drift[:5])}"
+        oc.tell("drift", text)
+        return [text]
+    return []

@@ -1,0 +1,177 @@
+"""Make git agree with the ledger: what a decision asks for, done in steps that may be repeated.
+
+A decision is first written to the ledger together with ``Campaign.pending``, which says what git has
+still to do. ``settle`` does it and clears the field. Killed anywhere in between, the next command
+settles again and arrives at the same state.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.errors import NeedsHumanError
+from autoresearch.guard import in_scope
+from autoresearch.ledger import Experiment
+
+
+def plan_move(oc: OpenCampaign, *, source: str, target: str, discarded: dict[int, str], keep: int | None) -> None:
+    """Write down, within the caller's transaction, that the branch has to go from ``source`` to ``target``."""
+    oc.campaign.pending = {
+        "source": source,
+        "target": target,
+        "discarded": {str(number): commit for number, commit in discarded.items()},
+        "keep": keep,
+    }
+    oc.ledger.update_campaign(oc.campaign, "pending")
+
+
+def settle(oc: OpenCampaign) -> list[str]:
+    """Carry out a pending move; returns what there is to tell. Nothing pending: nothing done."""
+    plan = oc.campaign.pending
+    if not plan:
+        return []
+    told = []
+    for number, commit in plan["discarded"].items():
+        oc.repo.set_ref(oc.ref("discarded", number), commit)
+    source, target = plan["source"], plan["target"]
+    if source != target:
+        here = oc.repo.head().branch == oc.branch
+        if here:
+            told = return_files(oc, source, target)
+        tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
+        if tip is not None and tip not in (source, target) and oc.repo.is_ancestor(source, tip):
+            # The agent committed on top while the trial ran; its files were merged above, its commit stays at a ref.
+            oc.repo.set_ref(oc.ref("saved", tip[:12]), tip)
+            oc.repo.set_branch(oc.branch, target, tip, "back to the incumbent")
+        elif tip != target:
+            oc.repo.set_branch(oc.branch, target, source, "back to the incumbent")
+        if here:
+            oc.repo.unstage(differing_paths(oc, source, target))
+    if plan["keep"] is not None:
+        kept = oc.ledger.experiment(oc.tag, plan["keep"])
+        if kept is not None:
+            oc.repo.annotate(kept.commit, note_text(oc, kept))
+    oc.campaign.pending = {}
+    oc.ledger.update_campaign(oc.campaign, "pending")
+    return told
+
+
+def differing_paths(oc: OpenCampaign, old: str, new: str) -> list[str]:
+    """Files within ``edit`` that differ between two commits."""
+    paths = set(oc.repo.changed_paths(old, new))
+    return sorted(path for path in paths if in_scope(path, oc.config.edit))
+
+
+def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:
+    """Bring the edited files in the work tree from ``source`` back to ``target``.
+
+    A file that has been edited since ``source`` holds the agent's next idea: the difference between
+    the two commits is taken out of it by a three-way merge. Where that conflicts, the file as it was
+    is saved at a ref and the target's version put in its place.
+    """
+    told: list[str] = []
+    plain, conflicts = [], []
+    for path in differing_paths(oc, source, target):
+        mine = _read(oc.repo.project / path)
+        old, new = oc.repo.text(source, path), oc.repo.text(target, path)
+        if mine == new:
+            continue
+        if mine == old or mine is None:
+            plain.append(path)
+            continue
+        merged = None if old is None or new is None else oc.repo.merge_texts(mine, old, new)
+        if merged is None:
+            conflicts.append(path)
+        elif merged != mine:
+            (oc.repo.project / path).write_bytes(merged.encode("utf-8", "surrogateescape"))
+            told.append(f"{path} keeps your newer edit, without the discarded change")
+    if conflicts:
+        ref = save_work(oc, source, conflicts)
+        told.append(f"your newer edit of {', '.join(conflicts)} is saved: git restore --source={ref} -- {conflicts[0]}")
+    if plain or conflicts:
+        oc.repo.restore(target, [*plain, *conflicts])
+    return told
+
+
+def save_work(oc: OpenCampaign, parent: str, paths: list[str]) -> str:
+    """Keep ``paths`` as they lie in the work tree as a commit at a ref of its own; returns the ref."""
+    commit = oc.repo.commit_paths(parent, paths, "autoresearch: work saved before a revert")
+    ref = oc.ref("saved", commit[:12])
+    oc.repo.set_ref(ref, commit)
+    return ref
+
+
+def note_text(oc: OpenCampaign, experiment: Experiment) -> str:
+    """The numbers of a kept experiment, as its git note carries them: YAML-like lines, one JSON line of evidence."""
+    metric = oc.config.metric
+    value = "none" if experiment.metric is None else f"{experiment.metric:.6f}"
+    lines = [
+        f"campaign: {oc.tag}",
+        f"experiment: {experiment.number}",
+        f"status: {experiment.status}",
+        f"{metric.name}: {value} ({metric.direction} is better)",
+        f"verdict: {experiment.verdict or 'baseline'}",
+        f"reason: {experiment.reason}",
+        f"lines: +{experiment.lines_added} -{experiment.lines_deleted}",
+        f"evidence: {json.dumps(experiment.judgement, ensure_ascii=False)}",
+    ]
+    return "\n".join(lines)
+
+
+def check_tip(oc: OpenCampaign) -> list[str]:
+    """Repair a branch that was moved behind our back; returns what was repaired.
+
+    Moved back (``git reset --hard``): it returns to the recorded commit, which no reset can lose.
+    Moved on (the agent committed itself): left for run_experiment.py. Anything else needs a human.
+    """
+    expected = recorded_tip(oc)
+    if expected is None:
+        return []
+    tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
+    if tip == expected:
+        return []
+    if tip is None:
+        oc.repo.set_branch(oc.branch, expected, None, "the branch had been deleted")
+        return [f"branch {oc.branch} was missing; it is back at {expected[:7]}"]
+    if oc.repo.is_ancestor(expected, tip):
+        return []
+    if not oc.repo.is_ancestor(tip, expected):
+        raise NeedsHumanError(
+            f"Branch {oc.branch} is at {tip[:7]}, which neither leads to nor comes from {expected[:7]}, "
+            f"the commit that the ledger records.",
+            hint=f"git branch mine {tip[:7]} && git switch {oc.branch} && git reset --keep {expected[:7]}",
+            code="diverged_branch",
+        )
+    if oc.repo.head().branch == oc.branch:
+        told = return_files(oc, tip, expected)
+        oc.repo.set_branch(oc.branch, expected, tip, "the branch had been reset")
+        oc.repo.unstage(differing_paths(oc, tip, expected))
+    else:
+        told = []
+        oc.repo.set_branch(oc.branch, expected, tip, "the branch had been reset")
+    return [f"branch {oc.branch} had been reset to {tip[:7]}; it is back at {expected[:7]}", *told]
+
+
+def recorded_tip(oc: OpenCampaign) -> str | None:
+    """The commit at which the campaign's branch has to stand: the open experiment's, else the incumbent's."""
+    open_experiment = oc.ledger.open_experiment(oc.tag)
+    if open_experiment is not None:
+        return open_experiment.commit
+    return incumbent_commit(oc)
+
+
+def incumbent_commit(oc: OpenCampaign) -> str:
+    """The commit of the incumbent of this epoch, or the base while nothing has been kept."""
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if incumbent is None or incumbent.epoch != oc.campaign.epoch:
+        return oc.campaign.base_commit
+    return incumbent.commit
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return None

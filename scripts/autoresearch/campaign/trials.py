@@ -1,0 +1,231 @@
+"""Trials of a campaign: prepare a clean checkout, start the runner, take the result into the ledger."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.config import Config
+from autoresearch.executors import Executor, State, executor_for
+from autoresearch.guard import in_scope
+from autoresearch.ledger import Experiment, Purpose, Trial
+from autoresearch.trial import Outcome, TrialResult, TrialSpec
+
+# What belongs to the agent's client, to git or to our own commands is no business of training code.
+_NOT_FOR_TRIALS = re.compile(r"(ANTHROPIC|CLAUDE|CODEX|GEMINI|OPENCODE|GIT|TMUX|AUTORESEARCH)(_|$)|CLAUDECODE|VIRTUAL_ENV_PROMPT")
+_EVALUATE_LIMIT_FACTOR = 1.0  # an evaluation may take as long as the trial's own limit
+
+
+def experiment_arguments(experiment: Experiment) -> dict[str, str]:
+    """Command arguments that the experiment adds or inherits from the incumbent, ``{name: value}``."""
+    return dict(experiment.options.get("arguments") or {})
+
+
+def experiment_environment(experiment: Experiment) -> dict[str, str]:
+    """Environment variables that the experiment adds or inherits from the incumbent."""
+    return dict(experiment.options.get("environment") or {})
+
+
+def trial_command(template: str, seed: int, arguments: Mapping[str, str]) -> str:
+    """The shell line of a trial: ``{seed}`` filled in, arguments appended, each quoted.
+
+    ``--name=value`` in the template is replaced by an argument of that name, so that an option is not given twice.
+    """
+    command = template.replace("{seed}", str(seed))
+    for name, value in arguments.items():
+        flag = name if name.startswith("-") else f"--{name}"
+        given = re.compile(rf"(?<!\S){re.escape(flag)}(=|\s+)(\"[^\"]*\"|'[^']*'|[^\s'\"]+)")
+        quoted = shlex.quote(value)
+        if given.search(command):
+            command = given.sub(lambda match, flag=flag, quoted=quoted: f"{flag}{match[1]}{quoted}", command, count=1)
+        else:
+            joint = "" if "=" in flag else f" {quoted}"
+            command = f"{command} {flag}{joint}"
+    return command
+
+
+def trial_environment(oc: OpenCampaign, experiment: Experiment, seed: int, trial_id: str) -> dict[str, str]:
+    """The whole environment of a trial: the caller's, less what is not the training's, plus ours."""
+    env = {name: value for name, value in os.environ.items() if not _NOT_FOR_TRIALS.match(name)}
+    env["PATH"] = path_without_script_environment(env.get("PATH", os.defpath))
+    if Path(env.get("VIRTUAL_ENV", "/")) == Path(sys.prefix) and _is_script_environment():
+        del env["VIRTUAL_ENV"]
+    virtual = oc.repo.project / ".venv"
+    if virtual.is_dir():
+        # A checkout costs milliseconds only if uv reuses the project's environment and leaves it alone.
+        env |= {"UV_PROJECT_ENVIRONMENT": str(virtual), "UV_NO_SYNC": "1"}
+    env |= experiment_environment(experiment)
+    budget = f"{oc.config.budget_s:g}"
+    env |= {
+        "AUTORESEARCH_SEED": str(seed),
+        "AUTORESEARCH_BUDGET_S": budget,
+        "AUTORESEARCH_TRIAL": trial_id,
+        "TIME_BUDGET": budget,
+        "PYTHONHASHSEED": str(seed % 2**32),
+        "PYTHONUNBUFFERED": "1",  # the runner watches the log while it grows
+    }
+    devices = oc.config.executor.devices
+    if oc.config.executor.kind == "local" and devices != "auto":
+        env["CUDA_VISIBLE_DEVICES"] = "" if devices == "cpu" else devices
+    return env
+
+
+def _is_script_environment() -> bool:
+    """Whether this process runs in the throw-away environment that ``uv run --script`` made for it."""
+    return any(part.startswith(("environments-v", "archive-v")) for part in Path(sys.prefix).parts)
+
+
+def path_without_script_environment(path: str) -> str:
+    """``path`` without our own throw-away environment: the project's ``python`` is the user's, not ours."""
+    if not _is_script_environment():
+        return path
+    ours = {str(Path(sys.prefix) / "bin"), str(Path(sys.prefix) / "Scripts")}
+    return os.pathsep.join(part for part in path.split(os.pathsep) if part not in ours)
+
+
+def launch_trial(oc: OpenCampaign, experiment: Experiment, seed: int, purpose: Purpose) -> Trial:
+    """Start one trial of ``experiment`` at ``seed`` and record it; returns at once.
+
+    The ledger row is written before the runner starts and the handle after, so a kill in between
+    leaves a row without a handle, which ``collect_trials`` finds again by its id.
+    """
+    taken = {trial.id for trial in oc.ledger.trials(oc.tag, experiment.number)}
+    stem = trial_id = f"{oc.tag}.{experiment.number}.{experiment.attempt}.seed{seed}"
+    repeat = 1
+    while trial_id in taken:  # an interrupted trial is run again under a name of its own
+        repeat += 1
+        trial_id = f"{stem}.{repeat}"
+    directory = oc.trials_folder / trial_id
+    config, arguments = oc.config, experiment_arguments(experiment)
+    trial = Trial(
+        id=trial_id, tag=oc.tag, number=experiment.number, attempt=experiment.attempt, seed=seed, purpose=purpose,
+        commit=experiment.commit, command=trial_command(config.command, seed, arguments), directory=str(directory),
+    )  # fmt: skip
+    oc.ledger.add_trial(trial)
+    cwd = prepare_checkout(oc, experiment)
+    evaluate = trial_command(config.evaluate_command, seed, {}) if config.evaluate_command else ""
+    spec = TrialSpec(
+        trial_id=trial_id,
+        directory=str(directory),
+        command=trial.command,
+        cwd=str(cwd),
+        env=trial_environment(oc, experiment, seed, trial_id),
+        seed=seed,
+        budget_s=config.budget_s,
+        limit_s=config.limit_s,
+        metric=config.metric.name,
+        metric_pattern=config.metric.pattern,
+        watch=dict(config.watch),
+        progress_pattern=config.progress,
+        evaluate_command=evaluate,
+        evaluate_limit_s=config.limit_s * _EVALUATE_LIMIT_FACTOR if evaluate else 0.0,
+        stall_s=config.stall_s,
+    )
+    trial.handle = executor_for(config.executor).submit(spec)
+    oc.ledger.set_handle(trial)
+    return trial
+
+
+def prepare_checkout(oc: OpenCampaign, experiment: Experiment) -> Path:
+    """A clean checkout of the experiment's commit, protected files from the base; returns the folder to run in.
+
+    Ignored inputs named under ``link`` and submodules are symbolic links to the project's own.
+    With ``isolation: inplace`` the project itself is the checkout.
+    """
+    if oc.config.isolation == "inplace":
+        return oc.repo.project
+    # One path for all trials: compile caches that know their sources by path stay warm.
+    checkout = oc.checkouts_folder / "0"
+    remove_checkout(oc)
+    base = oc.campaign.base_commit
+    edited = [path for path in _edited_paths(oc, base, experiment.commit)]
+    oc.repo.export(experiment.commit, base, edited, checkout)
+    folder = checkout / oc.repo.prefix
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (*oc.config.link, *oc.repo.submodules(base)):
+        _link(oc.repo.project / path, folder / path)
+    return folder
+
+
+def _edited_paths(oc: OpenCampaign, base: str, commit: str) -> list[str]:
+    files = set(oc.repo.files(base)) | set(oc.repo.files(commit))
+    return sorted(path for path in files if in_scope(path, oc.config.edit))
+
+
+def _link(target: Path, link: Path) -> None:
+    if not target.exists():
+        return
+    if link.is_dir() and not link.is_symlink() and not any(link.iterdir()):
+        link.rmdir()  # the empty folder of a submodule
+    if not link.exists() and not link.is_symlink():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target, target_is_directory=target.is_dir())
+
+
+def remove_checkout(oc: OpenCampaign) -> None:
+    """Delete the last trial's checkout; links in it are removed, not followed."""
+    shutil.rmtree(oc.checkouts_folder / "0", ignore_errors=True)
+
+
+def collect_trials(oc: OpenCampaign) -> list[Trial]:
+    """Take every ended trial's result into the ledger; returns the trials taken in.
+
+    A trial whose runner is gone without a result is ``interrupted``: its orphans are ended first.
+    """
+    waiting = oc.ledger.open_trials(oc.tag)
+    if not waiting:
+        return []
+    executor = executor_for(oc.config.executor)
+    results = {trial.id: TrialResult.read(Path(trial.directory)) for trial in waiting}
+    without = [trial for trial in waiting if results[trial.id] is None]
+    for trial in without:
+        if not trial.handle:
+            trial.handle = executor.find(trial.id, Path(trial.directory)) or {}
+    states = executor.poll([trial.handle for trial in without if trial.handle]) if without else {}
+    for trial in without:
+        if states.get(trial.id, State.GONE) is State.GONE:
+            results[trial.id] = executor.conclude(trial.id, Path(trial.directory))
+    taken = []
+    for trial in waiting:
+        result = results[trial.id]
+        if result is not None:
+            oc.ledger.end_trial(trial, result)
+            taken.append(trial)
+    return taken
+
+
+def cancel_trials(oc: OpenCampaign) -> None:
+    """End every trial under way and take its ``interrupted`` result in."""
+    executor = executor_for(oc.config.executor)
+    for trial in oc.ledger.open_trials(oc.tag):
+        if trial.handle:
+            executor.cancel(trial.handle)
+        else:
+            executor.conclude(trial.id, Path(trial.directory))
+    collect_trials(oc)
+
+
+def failed(result: TrialResult) -> bool:
+    """Whether the trial says that the code does not work, as opposed to works worse."""
+    return result.outcome in (Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.DIVERGED, Outcome.INVALID)
+
+
+def training_python(config: Config, project: Path) -> str | None:
+    """The interpreter that runs the training, as far as the command tells; None if it does not."""
+    words = [word for word in shlex.split(config.command) if "=" not in word or word.startswith("-")]
+    if not words:
+        return None
+    if Path(words[0]).name == "uv":
+        candidate = project / ".venv" / "bin" / "python"
+        return str(candidate) if candidate.exists() else None
+    if not Path(words[0]).name.startswith("python"):
+        return None
+    if os.sep in words[0]:
+        return str(project / words[0])
+    return shutil.which(words[0], path=path_without_script_environment(os.environ.get("PATH", os.defpath)))

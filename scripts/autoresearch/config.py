@@ -1,0 +1,422 @@
+"""``autoresearch.yaml``: read, validated, frozen.
+
+Every mistake is one ``UsageError`` that names the key, quotes the value and says what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from autoresearch.errors import UsageError
+
+CONFIG_FILE = "autoresearch.yaml"
+DIRECTIONS = ("lower", "higher")
+BOLDNESS = ("strict", "default", "fast")
+ISOLATIONS = ("worktree", "inplace")
+EXECUTORS = ("local", "slurm", "ray")
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_CONSTRAINT = re.compile(
+    rf"^\s*(?P<name>[\w./-]+)\s*(?P<op><=|>=|<|>)\s*"
+    rf"(?:(?P<factor>{_NUMBER})\s*\*\s*baseline|(?P<baseline>baseline)(?:\s*\*\s*(?P<factor2>{_NUMBER}))?|(?P<value>{_NUMBER}))\s*$"
+)
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+
+
+def default_pattern(name: str) -> str:
+    """The pattern of karpathy's summary lines: ``name:   value`` at the start of a line."""
+    return rf"^{re.escape(name)}:\s*(\S+)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """The one number a campaign improves."""
+
+    name: str
+    direction: str = "lower"
+    pattern: str = ""
+
+    @property
+    def lower_is_better(self) -> bool:
+        return self.direction == "lower"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """A bound on a watched value: ``name op limit``, the limit a number or a multiple of the baseline's value."""
+
+    text: str
+    name: str
+    op: str
+    value: float
+    relative: bool  # value is a factor of the baseline's
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``peak_vram_mb <= 1.1 * baseline`` or ``accuracy >= 0.9``; ``ValueError`` if it is neither."""
+        match = _CONSTRAINT.match(text)
+        if match is None:
+            raise ValueError(text)
+        relative = match["value"] is None
+        value = float(match["value"] or match["factor"] or match["factor2"] or 1.0)
+        return cls(text=text.strip(), name=match["name"], op=match["op"], value=value, relative=relative)
+
+    def limit(self, baseline: float | None) -> float | None:
+        """The bound in the value's own unit; None if it needs a baseline and there is none."""
+        if not self.relative:
+            return self.value
+        return None if baseline is None else self.value * baseline
+
+    def allows(self, value: float, baseline: float | None) -> bool:
+        limit = self.limit(baseline)
+        return limit is None or _COMPARE[self.op](value, limit)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Keep:
+    """How sure a keep must be; the meaning of each number is the keep rule's."""
+
+    boldness: str = "default"
+    baseline_seeds: int = 3
+    max_seeds: int = 6
+    retest_every: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Executor:
+    """Where trials run. ``options`` holds what only one kind understands."""
+
+    kind: str = "local"
+    devices: str = "auto"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A campaign's settings. Paths are relative to the project, times in seconds."""
+
+    command: str
+    metric: Metric
+    edit: tuple[str, ...] = ("train.py",)
+    protect: tuple[str, ...] = ()  # named for the reader and for the rebinding guard; all but `edit` is protected
+    watch: Mapping[str, str] = field(default_factory=dict)  # name -> pattern
+    constraints: tuple[Constraint, ...] = ()
+    data: tuple[str, ...] = ()  # must exist; fingerprinted
+    link: tuple[str, ...] = ()  # ignored paths that a clean checkout needs, linked into it
+    budget_s: float = 300.0
+    timeout_factor: float = 2.0
+    startup_s: float = 0.0  # added to the kill limit: start-up and compilation are not training
+    stall_s: float = 0.0
+    progress: str = ""  # pattern with the named groups percent and loss
+    evaluate_command: str = ""
+    test_command: str = ""
+    prune: bool = True
+    keep: Keep = field(default_factory=Keep)
+    isolation: str = "worktree"
+    executor: Executor = field(default_factory=Executor)
+    push: bool = False
+    remote: str = "origin"
+    notify: tuple[str, ...] = ()
+
+    @property
+    def limit_s(self) -> float:
+        """A trial is killed this long after its start."""
+        return self.timeout_factor * self.budget_s + self.startup_s
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able, complete, and read back by ``from_dict``."""
+        data = asdict(self)
+        data["constraints"] = [constraint.text for constraint in self.constraints]
+        data["executor"] = {"kind": self.executor.kind, "devices": self.executor.devices, **self.executor.options}
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
+
+    @classmethod
+    def from_dict(cls, data: Any, *, source: str = CONFIG_FILE) -> Self:
+        """Validate ``data`` as parsed from YAML or JSON."""
+        top = _Section(data, source, "")
+        metric = top.section("metric", {"name", "direction", "pattern"})
+        name = metric.text("name", required=True)
+        if not re.fullmatch(r"[\w./@%-]+", name):
+            metric.fail("name", "a name without spaces, as the log prints it")
+        keep = top.section("keep", set(Keep.__dataclass_fields__))
+        executor = top.section("executor", None)
+        config = cls(
+            command=top.text("command", required=True),
+            metric=Metric(
+                name=name,
+                direction=metric.choice("direction", DIRECTIONS, "lower"),
+                pattern=metric.pattern("pattern", default_pattern(name)),
+            ),
+            edit=top.paths("edit", ("train.py",)),
+            protect=top.paths("protect"),
+            watch=top.patterns("watch"),
+            constraints=top.constraints("constraints"),
+            data=top.texts("data"),
+            link=top.paths("link"),
+            budget_s=top.number("budget_s", 300.0, above=0.0, at_most=30 * 86400.0),
+            timeout_factor=top.number("timeout_factor", 2.0, at_least=1.0, at_most=100.0),
+            startup_s=top.number("startup_s", 0.0, at_least=0.0, at_most=86400.0),
+            stall_s=top.number("stall_s", 0.0, at_least=0.0),
+            progress=top.progress("progress"),
+            evaluate_command=top.text("evaluate_command"),
+            test_command=top.text("test_command"),
+            prune=top.flag("prune", True),
+            keep=Keep(
+                boldness=keep.choice("boldness", BOLDNESS, "default"),
+                baseline_seeds=keep.whole("baseline_seeds", 3, at_least=1, at_most=100),
+                max_seeds=keep.whole("max_seeds", 6, at_least=1, at_most=100),
+                retest_every=keep.whole("retest_every", 8, at_least=0, at_most=10_000),
+            ),
+            isolation=top.choice("isolation", ISOLATIONS, "worktree"),
+            executor=Executor(
+                kind=executor.choice("kind", EXECUTORS, "local"),
+                devices=executor.devices("devices"),
+                options=executor.rest({"kind", "devices"}),
+            ),
+            push=top.flag("push", False),
+            remote=top.text("remote", "origin"),
+            notify=top.texts("notify"),
+        )
+        for path in config.edit:
+            if path in config.protect:
+                top.fail("edit", f"a path that is not under `protect` as well ({path} is under both)")
+        for constraint in config.constraints:
+            if constraint.name != config.metric.name and constraint.name not in config.watch:
+                top.fail("constraints", f"the metric or a name under `watch`, not {constraint.name!r}")
+        return config
+
+    @classmethod
+    def parse(cls, text: str, *, source: str = CONFIG_FILE) -> Self:
+        """Validate the text of an ``autoresearch.yaml``."""
+        try:
+            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        except yaml.YAMLError as error:
+            where = getattr(error, "problem_mark", None)
+            line = f" at line {where.line + 1}" if where else ""
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            raise UsageError(
+                f"{source} is not valid YAML{line}: {problem}.",
+                hint=f"Mend that line of {source}; patterns are safest in single quotes.",
+                code="config_syntax",
+            ) from None
+        return cls.from_dict(data, source=source)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and validate the file at ``path``."""
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"), source=path.name)
+        except FileNotFoundError:
+            raise UsageError(
+                f"{path} does not exist.", hint="python scripts/setup_campaign.py writes one.", code="no_config"
+            ) from None
+        except UnicodeDecodeError:
+            raise UsageError(
+                f"{path} is not UTF-8 text.", hint=f"Save {path.name} as UTF-8.", code="config_syntax"
+            ) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """A SafeLoader that refuses a key given twice, which YAML readers else resolve silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(getattr(key_node, "value", key_node))
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} is given twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Section:
+    """One mapping of the config, with the readers that turn its values into checked ones."""
+
+    def __init__(self, data: Any, source: str, path: str, known: set[str] | None = None) -> None:
+        self.source, self.path = source, path
+        if data is None:
+            data = {}
+        if not isinstance(data, dict):
+            raise UsageError(
+                f"{source}: {path.rstrip('.') or 'the file'} must be a mapping of keys to values, not {_quote(data)}.",
+                hint=f"Write it as `key: value` lines in {source}.",
+                code="config_type",
+            )
+        self.data = data
+        if path == "":
+            known = set(Config.__dataclass_fields__)
+        if known is not None:
+            self._refuse_unknown(known)
+
+    def _refuse_unknown(self, known: set[str]) -> None:
+        for key in self.data:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+                raise UsageError(
+                    f"{self.source}: unknown key {self.path}{key} (value {_quote(self.data[key])}).",
+                    hint=f"Did you mean {self.path}{near[0]}? Known keys: {', '.join(sorted(known))}.",
+                    code="config_unknown_key",
+                )
+
+    def fail(self, key: str, expected: str) -> None:
+        """Raise the error for a value that does not fit."""
+        raise UsageError(
+            f"{self.source}: {self.path}{key} is {_quote(self.data.get(key))}; expected {expected}.",
+            hint=f"Change {self.path}{key} in {self.source}, then run the command again.",
+            code="config_value",
+        )
+
+    def section(self, key: str, known: set[str] | None) -> _Section:
+        return _Section(self.data.get(key), self.source, f"{self.path}{key}.", known)
+
+    def rest(self, but: set[str]) -> dict[str, Any]:
+        return {str(key): value for key, value in self.data.items() if key not in but}
+
+    def text(self, key: str, default: str = "", *, required: bool = False) -> str:
+        value = self.data.get(key)
+        if value in (None, "") and not required:
+            return default
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            self.fail(key, "a text that is not empty" + ("" if key in self.data else " (the key is missing)"))
+        return str(value).strip()
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self.data.get(key, [])
+        if isinstance(value, str):
+            value = [value]
+        if value is None:
+            value = []
+        if not isinstance(value, list) or not all(
+            isinstance(item, str) and item.strip() and "\0" not in item for item in value
+        ):
+            self.fail(key, "a list of texts")
+        return tuple(item.strip() for item in value)
+
+    def paths(self, key: str, default: tuple[str, ...] = ()) -> tuple[str, ...]:
+        if key not in self.data:
+            return default
+        paths = self.texts(key)
+        if default and not paths:
+            self.fail(key, "at least one path")
+        for path in paths:
+            parts = Path(path).parts
+            if Path(path).is_absolute() or ".." in parts or not parts:
+                self.fail(key, f"paths inside the project, relative to it (not {path!r})")
+        return tuple(dict.fromkeys(Path(path).as_posix() for path in paths))
+
+    def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.data.get(key, default)
+        if value not in choices:
+            self.fail(key, f"one of: {', '.join(choices)}")
+        return str(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        value = self.data.get(key, default)
+        if not isinstance(value, bool):
+            self.fail(key, "true or false")
+        return bool(value)
+
+    def number(
+        self,
+        key: str,
+        default: float,
+        *,
+        above: float = -math.inf,
+        at_least: float = -math.inf,
+        at_most: float = math.inf,
+    ) -> float:
+        value = self.data.get(key, default)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not abs(value) <= sys.float_info.max:  # nor NaN, nor a whole number beyond floats
+            self.fail(key, "a number")
+        number = float(value)
+        if not (number > above and at_least <= number <= at_most):
+            low = f"above {above:g}" if above > -math.inf else f"at least {at_least:g}"
+            self.fail(key, f"a number {low}" + (f" and at most {at_most:g}" if at_most < math.inf else ""))
+        return number
+
+    def whole(self, key: str, default: int, *, at_least: int, at_most: int) -> int:
+        value = self.data.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not at_least <= value <= at_most:
+            self.fail(key, f"a whole number from {at_least} to {at_most}")
+        return int(value)
+
+    def pattern(self, key: str, default: str) -> str:
+        value = self.data.get(key, default)
+        if not isinstance(value, str) or not value:
+            self.fail(key, "a regular expression in quotes")
+        self.check_pattern(key, str(value))
+        return str(value)
+
+    def check_pattern(self, key: str, value: str) -> None:
+        try:
+            compiled = re.compile(value, re.MULTILINE)
+        except (re.error, OverflowError) as error:
+            self.fail(key, f"a regular expression ({error})")
+        else:
+            if compiled.groups != 1:
+                self.fail(key, f"a regular expression with one group for the value (it has {compiled.groups})")
+
+    def progress(self, key: str) -> str:
+        value = self.text(key)
+        if value:
+            try:
+                names = set(re.compile(value).groupindex)
+            except (re.error, OverflowError) as error:
+                self.fail(key, f"a regular expression ({error})")
+            else:
+                if not names or not names <= {"percent", "loss"}:
+                    self.fail(key, "a regular expression with the named groups (?P<percent>…) and (?P<loss>…)")
+        return value
+
+    def patterns(self, key: str) -> dict[str, str]:
+        """``[name, …]`` or ``{name: pattern, …}``."""
+        value = self.data.get(key)
+        if isinstance(value, dict):
+            for name, pattern in value.items():
+                if not isinstance(pattern, str):
+                    self.fail(key, f"a regular expression for {name}")
+                self.check_pattern(key, pattern)
+            return {str(name): pattern for name, pattern in value.items()}
+        return {name: default_pattern(name) for name in self.texts(key)}
+
+    def constraints(self, key: str) -> tuple[Constraint, ...]:
+        found = []
+        for text in self.texts(key):
+            try:
+                found.append(Constraint.parse(text))
+            except ValueError:
+                self.fail(key, f"`name <= number` or `name <= 1.1 * baseline` (not {text!r})")
+        return tuple(found)
+
+    def devices(self, key: str) -> str:
+        value = self.data.get(key, "auto")
+        if isinstance(value, list):
+            value = ",".join(str(item) for item in value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|\w[\w,:/-]*", value):
+            self.fail(key, "auto, cpu, or device numbers such as 0,1")
+        return str(value)
+
+
+def _quote(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"

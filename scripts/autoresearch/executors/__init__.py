@@ -1,0 +1,20 @@
+"""Where trials run: one small interface, one module for each engine."""
+
+from __future__ import annotations
+
+from autoresearch.config import Executor as ExecutorSettings
+from autoresearch.errors import UsageError
+from autoresearch.executors.base import Executor, Handle, State
+from autoresearch.executors.local import LocalExecutor
+
+__all__ = ["Executor", "Handle", "LocalExecutor", "State", "executor_for"]
+
+
+def executor_for(settings: ExecutorSettings) -> Executor:
+    """The executor that ``settings`` ask for."""
+    if settings.kind == "local":
+        return LocalExecutor()
+    raise UsageError(
+        f"executor.kind {settings.kind!r} cannot be used here; expected local",
+        hint="set `executor: {kind: local}` in autoresearch.yaml",
+    )

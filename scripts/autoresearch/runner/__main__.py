@@ -1,0 +1,77 @@
+"""``python .../runner/__main__.py [--detach] SPEC.json``: run one trial and leave its result beside the spec.
+
+Exit codes: 0 there is a result, whatever the outcome; 1 a bug, told on stderr; 2 usage.
+With ``--detach`` the trial runs on in a process that is no longer a descendant of the caller;
+stdout gets one line about it, ``{"pid": …, "birth_mark": …}``, once it is on its own.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
+# The bundle's folder in place of this one, whose modules would hide others of the same names.
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import contextlib
+import json
+import os
+import traceback
+
+from autoresearch.runner.processes import birth_mark
+
+SHRINK_BYTES = 64 * 2**10  # given back by the log when the disk is too full for the result
+
+
+def main(arguments: list[str]) -> int:
+    match arguments:
+        case ["--detach", path]:
+            detach()
+        case [path] if not path.startswith("-"):
+            pass
+        case _:
+            sys.stderr.write("usage: __main__.py [--detach] SPEC.json\n")
+            return 2
+
+    # Only now: the caller of --detach need not wait for these.
+    from autoresearch.runner.endings import crashed
+    from autoresearch.runner.run import run_trial
+    from autoresearch.trial import LOG_FILE, TrialResult, TrialSpec
+
+    spec = TrialSpec.read(Path(path))
+    directory = Path(spec.directory)
+    if TrialResult.read(directory) is not None:  # started again by an engine that did not know
+        return 0
+    code = 0
+    try:
+        result = run_trial(spec)
+    except Exception as error:  # noqa: BLE001 - a trial ends with a result, also one that met a bug
+        traceback.print_exc()
+        code = 1
+        outcome, cause, reason = crashed("runner", f"the runner failed: {type(error).__name__}: {error}")
+        result = TrialResult(trial_id=spec.trial_id, outcome=outcome, cause=cause, reason=reason)
+    try:
+        result.write_first_wins(directory)
+    except OSError:
+        log = directory / LOG_FILE
+        with contextlib.suppress(OSError):
+            os.truncate(log, max(0, log.stat().st_size - SHRINK_BYTES))
+        result.write_first_wins(directory)
+    return code
+
+
+def detach() -> None:
+    """Go on in a child whose parent has ended, so that no walk down from the caller finds it."""
+    if os.fork():
+        os._exit(0)
+    line = json.dumps({"pid": os.getpid(), "birth_mark": birth_mark(os.getpid())})
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -1,0 +1,7 @@
+"""The statistics of keep, discard and inconclusive: pure functions and state machines over numbers."""
+
+from __future__ import annotations
+
+from autoresearch.verdict.keep_rule import Judgement, KeepRule, RuleSettings
+
+__all__ = ["Judgement", "KeepRule", "RuleSettings"]

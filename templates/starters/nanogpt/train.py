@@ -1,0 +1,289 @@
+"""A small GPT trained for TIME_BUDGET seconds; the file that experiments edit. Run: python train.py
+
+The last lines printed are `key: value`; val_bpb, lower is better, is the one that counts. The defaults below
+are conservative rather than tuned: there is room on every line.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import sys
+import time
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prepare import TIME_BUDGET, batches, evaluate_bpb, load_corpus
+
+GPU = torch.cuda.is_available()
+
+# Model. DEPTH alone sets its size.
+DEPTH = 8 if GPU else 2  # blocks
+ASPECT = 64 if GPU else 32  # width of the residual stream per block of depth
+HEAD_DIM = 64 if GPU else 32  # width of one attention head
+MLP_RATIO = 4  # hidden width of the MLP / width of the residual stream
+SEQ_LEN = 1024 if GPU else 256  # tokens the model can look back on; a divisor of 2048
+ROTARY_BASE = 10_000  # longest wavelength of the rotary position code, in tokens / 2 pi
+
+# Optimiser. Muon for the matrices of the blocks, AdamW for the embedding and the head.
+TOTAL_BATCH_SIZE = 2**17 if GPU else 2**11  # tokens per optimiser step
+DEVICE_BATCH_SIZE = 64 if GPU else 16  # sequences per forward pass, as memory allows
+MATRIX_LR = 0.01  # Muon
+MOMENTUM = 0.95  # Muon
+EMBEDDING_LR = 0.1  # AdamW
+HEAD_LR = 0.002  # AdamW
+ADAM_BETAS = (0.8, 0.95)
+WEIGHT_DECAY = 0.05  # of the matrices, per step and unit of learning rate
+
+# Schedule, in fractions of the time budget.
+WARMUP_RATIO = 0.05  # learning rates rise from zero
+WARMDOWN_RATIO = 0.3  # learning rates fall to FINAL_LR_FRAC
+FINAL_LR_FRAC = 0.0  # of the peak
+
+# The run.
+SEED = int(os.environ.get("AUTORESEARCH_SEED", "1"))  # set by the runner: initial weights and order of the data
+MAX_STEPS = int(os.environ.get("MAX_STEPS", "0"))  # steps; 0: the time budget decides
+UNTIMED_STEPS = 3  # the first steps, which compile and warm up, do not count against the budget
+LOG_EVERY = 0.02  # of the run, between two progress lines
+CPU_THREADS = 1  # more are faster on idle cores, but slower by an order of magnitude on busy ones
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}  # dense bf16
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Model
+
+
+def norm(x: Tensor) -> Tensor:
+    return F.rms_norm(x, (x.shape[-1],))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (i, i + D/2) of the last dimension by an angle proportional to the position."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention with rotary positions, and queries and keys normalised to bound the logits."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        B, T, C = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, C // HEAD_DIM, HEAD_DIM).permute(2, 0, 3, 1, 4)
+        q, k = rotate(norm(q), cos, sin), rotate(norm(k), cos, sin)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(y.transpose(1, 2).reshape(B, T, C))
+
+
+class MLP(nn.Module):
+    """Two layers with a squared ReLU between them."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, MLP_RATIO * width, bias=False)
+        self.down = nn.Linear(MLP_RATIO * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.relu(self.up(x)).square())
+
+
+class Block(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.attention = Attention(width)
+        self.mlp = MLP(width)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(norm(x), cos, sin)
+        return x + self.mlp(norm(x))
+
+
+class GPT(nn.Module):
+    def __init__(self, vocab_size: int) -> None:
+        super().__init__()
+        width = DEPTH * ASPECT
+        self.embedding = nn.Embedding(vocab_size, width)
+        self.blocks = nn.ModuleList(Block(width) for _ in range(DEPTH))
+        self.head = nn.Linear(width, vocab_size, bias=False)
+        angles = torch.outer(torch.arange(SEQ_LEN), ROTARY_BASE ** -torch.linspace(0, 1, HEAD_DIM // 2))
+        self.register_buffer("cos", angles.cos(), persistent=False)
+        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """Blocks start as the identity, the head as the uniform distribution: a loss of log(vocab_size)."""
+        nn.init.normal_(self.embedding.weight)
+        nn.init.zeros_(self.head.weight)
+        for block in self.blocks:
+            for layer in (block.attention.qkv, block.mlp.up):
+                nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
+            for layer in (block.attention.out, block.mlp.down):
+                nn.init.zeros_(layer.weight)
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
+        """The logits; or, given targets, their mean cross-entropy in nats per token."""
+        x = norm(self.embedding(tokens))
+        for block in self.blocks:
+            x = block(x, self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
+        logits = self.head(norm(x))
+        if targets is None:
+            return logits
+        return F.cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+    def flops_per_token(self) -> int:
+        """Of one forward and backward pass: 6 per weight of a matrix, and attention's two products."""
+        weights = sum(p.numel() for p in [*self.blocks.parameters(), self.head.weight])
+        return 6 * weights + 12 * DEPTH * DEPTH * ASPECT * SEQ_LEN
+
+
+# ---------------------------------------------------------------------------------------------------------
+# Optimiser
+
+
+def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
+    """Bring the singular values of a batch of matrices near 1 by Newton-Schulz steps (Jordan et al. 2024)."""
+    X = G.bfloat16() if GPU else G
+    if tall := X.shape[-2] > X.shape[-1]:
+        X = X.mT
+    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        A = X @ X.mT
+        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
+    return X.mT if tall else X
+
+
+class Optimizer:
+    """Muon for the blocks' matrices and AdamW for the rest, written out so that both can be changed."""
+
+    def __init__(self, model: GPT) -> None:
+        by_shape = defaultdict(list)
+        for weight in model.blocks.parameters():
+            by_shape[weight.shape].append(weight)
+        self.matrices = [(weights, torch.zeros_like(torch.stack(weights))) for weights in by_shape.values()]
+        self.vectors = [
+            (weight, lr, torch.zeros_like(weight), torch.zeros_like(weight))
+            for weight, lr in ((model.embedding.weight, EMBEDDING_LR), (model.head.weight, HEAD_LR))
+        ]
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, lr_scale: float) -> None:
+        """Update the weights and clear their gradients."""
+        self.steps += 1
+        for weights, momentum in self.matrices:
+            gradient = torch.stack([weight.grad for weight in weights])
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            update = orthogonalize(gradient.lerp(momentum, MOMENTUM))
+            rows, columns = update.shape[-2:]
+            lr = lr_scale * MATRIX_LR
+            for weight, direction in zip(weights, update, strict=True):
+                weight.mul_(1 - lr * WEIGHT_DECAY)
+                weight.sub_(direction, alpha=lr * max(1, rows / columns) ** 0.5)
+                weight.grad = None
+        beta1, beta2 = ADAM_BETAS
+        for weight, lr, mean, square in self.vectors:
+            mean.lerp_(weight.grad, 1 - beta1)
+            square.lerp_(weight.grad.square(), 1 - beta2)
+            root = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)
+            weight.addcdiv_(mean, root, value=-lr_scale * lr / (1 - beta1**self.steps))
+            weight.grad = None
+
+
+def learning_rate_scale(progress: float) -> float:
+    """Factor on all learning rates at ``progress`` (0 to 1) of the run."""
+    rise = progress / WARMUP_RATIO if WARMUP_RATIO else 1.0
+    fall = (1 - progress) / WARMDOWN_RATIO if WARMDOWN_RATIO else 1.0
+    return min(1.0, rise, FINAL_LR_FRAC + (1 - FINAL_LR_FRAC) * fall)
+
+
+# ---------------------------------------------------------------------------------------------------------
+# The run
+
+
+def peak_memory_mib() -> float:
+    """Of the GPU, or of this process where there is none."""
+    if GPU:
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def peak_flops_per_s() -> float | None:
+    """What the GPU could do at most, if we know; then the share that was used can be told."""
+    name = torch.cuda.get_device_name() if GPU else ""
+    return next((flops for model, flops in PEAK_FLOPS.items() if model in name), None)
+
+
+def main() -> None:
+    started = time.perf_counter()
+    device = "cuda" if GPU else "cpu"
+    torch.manual_seed(SEED)
+    torch.set_num_threads(CPU_THREADS)
+    torch.set_float32_matmul_precision("high")  # TF32 where autocast does not reach
+    corpus = load_corpus()
+    model = GPT(corpus.vocab_size).to(device)
+    optimizer = Optimizer(model)
+    num_params = sum(p.numel() for p in model.parameters())
+
+    batch_size = min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // SEQ_LEN)
+    accumulation, rest = divmod(TOTAL_BATCH_SIZE, batch_size * SEQ_LEN)
+    assert rest == 0, f"TOTAL_BATCH_SIZE must be a multiple of {batch_size} * {SEQ_LEN} tokens"
+    loader = batches(corpus.train, batch_size, SEQ_LEN, seed=SEED, device=device)
+    run_model = torch.compile(model, dynamic=False) if GPU else model
+    autocast = torch.autocast(device, torch.bfloat16, enabled=GPU)
+
+    step, train_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0
+    while progress < 1:
+        step_started = time.perf_counter()
+        loss = torch.zeros((), device=device)
+        for _ in range(accumulation):
+            inputs, targets = next(loader)
+            with autocast:
+                part = run_model(inputs, targets) / accumulation
+            part.backward()
+            loss += part.detach()
+        optimizer.step(lr_scale := learning_rate_scale(progress))
+        loss_now = loss.item()  # waits for the GPU
+        step_s = time.perf_counter() - step_started
+        step += 1
+        if not math.isfinite(loss_now):
+            raise SystemExit(f"The loss is {loss_now} at step {step}: the run diverged.")
+        if step > UNTIMED_STEPS:
+            train_s += step_s
+        progress = step / MAX_STEPS if MAX_STEPS else train_s / TIME_BUDGET
+        mean_loss = 0.9 * mean_loss + 0.1 * loss_now
+        if progress >= next_log:
+            print(
+                f"step {step:05d} ({min(progress, 1):.1%}) | loss: {mean_loss / (1 - 0.9**step):.4f} | lr: "
+                f"{lr_scale:.2f} | dt: {1000 * step_s:.0f} ms | {TOTAL_BATCH_SIZE / step_s:,.0f} tok/s",
+                flush=True,
+            )
+            next_log = progress + LOG_EVERY
+
+    with autocast:
+        val_bpb = evaluate_bpb(run_model, batch_size=batch_size, seq_len=SEQ_LEN)
+    print("---")
+    print(f"val_bpb:          {val_bpb:.6f}")
+    print(f"training_seconds: {train_s:.1f}")
+    print(f"total_seconds:    {time.perf_counter() - started:.1f}")
+    print(f"peak_vram_mb:     {peak_memory_mib():.1f}")
+    if peak_flops := peak_flops_per_s():
+        timed_tokens = (step - UNTIMED_STEPS) * TOTAL_BATCH_SIZE
+        print(f"mfu_percent:      {100 * timed_tokens * model.flops_per_token() / train_s / peak_flops:.2f}")
+    print(f"total_tokens_M:   {step * TOTAL_BATCH_SIZE / 1e6:.2f}")
+    print(f"num_steps:        {step}")
+    print(f"num_params_M:     {num_params / 1e6:.2f}")
+    print(f"depth:            {DEPTH}")
+
+
+if __name__ == "__main__":
+    main()

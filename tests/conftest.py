@@ -1,0 +1,80 @@
+"""Fixtures for every test: a world without the user's settings, a repository, a way to run a script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+Done = subprocess.CompletedProcess[str]
+RunScript = Callable[..., Done]
+
+# What a user's shell, a git hook, a tmux pane or an enclosing campaign would otherwise hand down.
+INHERITED = ("GIT_", "TMUX", "XDG_", "AUTORESEARCH_", "TIME_BUDGET")
+GIT_CONFIG = """\
+[user]
+    name = Test User
+    email = test@example.invalid
+[init]
+    defaultBranch = main
+[gc]
+    auto = 0
+[maintenance]
+    auto = false
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test, and every process it starts, an own home with an own git identity.
+
+    The identity lies in ``~/.gitconfig``, below a repository's own settings, so that a test may
+    still set them, and so that it is found by code that drops ``GIT_*`` from the environment.
+    """
+    home = tmp_path_factory.mktemp("home")
+    config = home / ".gitconfig"
+    config.write_text(GIT_CONFIG, encoding="utf-8")
+    for name in list(os.environ):
+        if name.startswith(INHERITED):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_TERMINAL_PROMPT", "0")
+    return home
+
+
+@pytest.fixture
+def git_repo(tmp_path: Path) -> Path:
+    """A repository on branch ``main`` with a clean tree and one commit, which holds ``README``."""
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    (repo / "README").write_text("A project.\n", encoding="utf-8")
+    for command in ("init -q", "add README", "commit -q -m Start"):
+        subprocess.run(["git", *command.split()], cwd=repo, check=True, stdin=subprocess.DEVNULL)
+    return repo
+
+
+@pytest.fixture
+def run_script() -> RunScript:
+    """``run_script(name, *args, cwd, timeout_s=60)`` runs ``scripts/<name>.py`` without input, to its end."""
+
+    def run(name: str, *args: str | Path, cwd: Path, timeout_s: float = 60) -> Done:
+        command = [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, args)]
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=timeout_s,
+        )
+
+    return run

@@ -1,0 +1,195 @@
+"""What holds for the bundle as a whole: scripts run anywhere, one version, links resolve.
+
+What may import what is in test_dependencies.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+import autoresearch
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+CODE = sorted((ROOT / "scripts").rglob("*.py"))
+
+MAX_HELP_LINES = 60
+MAX_MODULE_LINES = 500
+NOT_OURS = {"__pycache__", "build", "dist", "node_modules"}
+OUR_DOT_DIRECTORIES = {".ci", ".claude-plugin"}
+
+
+def bundle_files(folder: Path = ROOT) -> Iterator[Path]:
+    """The files of the bundle, without environments, caches and build leftovers."""
+    for path in sorted(folder.iterdir()):
+        if not path.is_dir():
+            yield path
+        elif path.name.startswith("."):
+            if path.name in OUR_DOT_DIRECTORIES:
+                yield from bundle_files(path)
+        elif path.name not in NOT_OURS and path.suffix != ".egg-info" and not (path / "pyvenv.cfg").exists():
+            yield from bundle_files(path)
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+MARKDOWN = [path for path in bundle_files() if path.suffix == ".md"]
+each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+each_document = pytest.mark.parametrize("document", MARKDOWN, ids=relative)
+
+
+def test_bundle_has_what_the_other_tests_look_at() -> None:
+    assert SCRIPTS
+    assert set(SCRIPTS) < set(CODE)
+    assert ROOT / "CONTRIBUTING.md" in MARKDOWN
+
+
+# --- scripts -----------------------------------------------------------------------------------
+
+
+def test_no_script_hides_a_standard_module() -> None:
+    """A script's folder comes first on its sys.path, so its neighbours' names are modules to it."""
+    assert not {script.stem for script in SCRIPTS} & sys.stdlib_module_names
+
+
+@pytest.fixture(scope="module")
+def read_only_bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of what an installed skill runs from, without write bits."""
+    bundle = tmp_path_factory.mktemp("installed") / "autoresearch"
+    for name in ("scripts", "templates"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, bundle / name, ignore=shutil.ignore_patterns("__pycache__"))
+    folders = [bundle, *(path for path in bundle.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    yield bundle
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def run_isolated(script: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``script`` as the harshest caller would: ``python -I``, stdin closed, write bits respected."""
+    command = [sys.executable, "-I", str(script), *args]
+    if os.geteuid() == 0:
+        # Root writes where it may not, unless it gives up the capability that lets it.
+        if not shutil.which("setpriv"):
+            pytest.skip("as root this test needs setpriv (util-linux)")
+        command = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search", *command]
+    return subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *command],
+        cwd=cwd,
+        check=False,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+
+
+@each_script
+def test_script_explains_itself_from_a_read_only_bundle(
+    script: Path, read_only_bundle: Path, tmp_path: Path
+) -> None:
+    before = sorted(read_only_bundle.rglob("*"))
+    done = run_isolated(read_only_bundle / "scripts" / script.name, "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) < MAX_HELP_LINES
+    assert "exit codes:" in done.stdout
+    assert "examples:" in done.stdout
+    assert sorted(read_only_bundle.rglob("*")) == before
+    assert not list(tmp_path.iterdir())
+
+
+@each_script
+def test_script_reports_an_unknown_flag_as_one_json_object(script: Path, tmp_path: Path) -> None:
+    done = run_isolated(script, "--json", "--no-such-flag", cwd=tmp_path)
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert answer.keys() == {"schema", "command", "ok", "data", "error"}
+    assert (answer["command"], answer["ok"]) == (script.stem, False)
+    assert "--no-such-flag" in answer["error"]["message"]
+
+
+# --- layout and version ------------------------------------------------------------------------
+
+
+def test_no_file_at_the_root_is_taken_for_something_else() -> None:
+    """Clients would load CLAUDE.md as a project's memory; plugin.json would make the skill a plugin."""
+    assert not (ROOT / "CLAUDE.md").exists()
+    assert not (ROOT / ".claude-plugin" / "plugin.json").exists()
+
+
+def test_no_module_has_a_private_name() -> None:
+    """Some installers drop files whose names begin with an underscore."""
+    private = [relative(path) for path in CODE if path.stem.startswith("_")]
+    assert [name for name in private if Path(name).stem not in {"__init__", "__main__"}] == []
+
+
+@pytest.mark.parametrize("module", CODE, ids=relative)
+def test_module_is_short_enough_to_read(module: Path) -> None:
+    lines = module.read_text(encoding="utf-8").count("\n")
+    assert lines <= MAX_MODULE_LINES
+
+
+def test_version_is_the_same_everywhere() -> None:
+    marketplace = json.loads((ROOT / ".claude-plugin" / "marketplace.json").read_text(encoding="utf-8"))
+    versions = {
+        "pyproject.toml": PROJECT["version"],
+        "autoresearch.__version__": autoresearch.__version__,
+        "marketplace.json": marketplace["plugins"][0]["version"],
+    }
+    skill = ROOT / "SKILL.md"
+    if skill.exists():
+        frontmatter = yaml.safe_load(skill.read_text(encoding="utf-8").split("---\n")[1])
+        versions["SKILL.md"] = frontmatter["metadata"]["version"]
+    assert set(versions.values()) == {PROJECT["version"]}, versions
+
+
+def test_marketplace_entry_is_the_whole_plugin() -> None:
+    marketplace = json.loads((ROOT / ".claude-plugin" / "marketplace.json").read_text(encoding="utf-8"))
+    (plugin,) = marketplace["plugins"]
+    assert (plugin["name"], plugin["source"], plugin["skills"]) == ("autoresearch", "./", ["./"])
+    assert plugin["strict"] is False
+    assert marketplace["name"]
+    assert marketplace["owner"]["name"]
+
+
+# --- documents ---------------------------------------------------------------------------------
+
+
+def links(document: Path) -> list[str]:
+    """The targets of the inline links in ``document``, leaving out what stands in code."""
+    text = document.read_text(encoding="utf-8")
+    text = re.sub(r"(?ms)^(`{3,}|~{3,}).*?^\1|`[^`\n]*`", "", text)
+    return re.findall(r"\]\(<?([^)\s>]+)", text)
+
+
+@each_document
+def test_relative_links_resolve(document: Path) -> None:
+    targets = [link.partition("#")[0] for link in links(document) if not re.match(r"[a-z]+:", link)]
+    assert [target for target in targets if target and not (document.parent / target).exists()] == []
+
+
+def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
+    ours = re.compile(r"(?<![\w.~)}\]-])/(?:work|root)/")
+    found = []
+    for path in bundle_files():
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{relative(path)}:{number}" for number, line in enumerate(lines, 1) if ours.search(line)]
+    assert found == []

@@ -1,0 +1,259 @@
+"""The local executor: trials that outlive whoever started them, and an end to what is left of them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.trial_bench import DEADLINE_S, LONG, eventually, living, log_of, trial_spec
+
+from autoresearch.config import Executor as ExecutorSettings
+from autoresearch.errors import MachineError, UsageError
+from autoresearch.executors import Handle, LocalExecutor, State, executor_for, local
+from autoresearch.executors.local import process_mark
+from autoresearch.runner.processes import ancestors, birth_mark, command_line, pids, send
+from autoresearch.trial import SPEC_FILE, STARTED_FILE, Outcome, TrialResult, TrialSpec
+
+SCRIPTS = Path(local.__file__).parents[2]
+EXECUTOR = LocalExecutor()
+
+SUBMIT_AND_WAIT = f"""
+import json, sys, time
+sys.dont_write_bytecode = True
+sys.path.insert(0, {str(SCRIPTS)!r})
+from pathlib import Path
+from autoresearch.executors import LocalExecutor
+from autoresearch.trial import TrialSpec
+handle = LocalExecutor().submit(TrialSpec.read(Path(sys.argv[1])))
+Path(sys.argv[2]).write_text(json.dumps(handle))
+time.sleep(300)
+"""
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Iterator[Callable[..., TrialSpec]]:
+    """``spec(command, name="trial", **settings)``: specs whose processes are ended after the test."""
+    directories = []
+
+    def make(command: str, name: str = "trial", **settings: Any) -> TrialSpec:
+        directories.append(tmp_path / name)
+        return trial_spec(command, tmp_path / name, **settings)
+
+    yield make
+    for directory in directories:
+        EXECUTOR.conclude("t1", directory)
+        assert not living(mark_of(directory))
+
+
+def mark_of(directory: Path) -> str:
+    return f"{local.MARK}={process_mark(directory)}"
+
+
+def state(handle: Handle) -> State:
+    return EXECUTOR.poll([handle])["t1"]
+
+
+def submit_ready(spec: TrialSpec) -> Handle:
+    """Submit a command that prints ``ready``, and wait until it has."""
+    handle = EXECUTOR.submit(spec)
+    eventually(lambda: "ready" in log_of(Path(spec.directory)))
+    return handle
+
+
+# --- a trial's life ----------------------------------------------------------------------------
+
+
+def test_trial_runs_and_is_gone_when_it_has_a_result(spec: Callable[..., TrialSpec]) -> None:
+    trial = spec("echo ready; read -r line < fifo; echo val_bpb: 0.5")
+    os.mkfifo(Path(trial.cwd) / "fifo")
+    handle = submit_ready(trial)
+    assert json.loads(json.dumps(handle)) == handle
+    assert handle.keys() >= {"engine", "id", "trial_id", "directory"}
+    assert state(handle) is State.RUNNING
+    assert TrialResult.read(Path(trial.directory)) is None
+    (Path(trial.cwd) / "fifo").write_text("go on\n")
+    eventually(lambda: state(handle) is State.GONE)
+    result = TrialResult.read(Path(trial.directory))
+    assert result
+    assert (result.outcome, result.metric) == (Outcome.COMPLETED, 0.5)
+    assert EXECUTOR.conclude("t1", Path(trial.directory)) == result
+
+
+def test_poll_answers_for_many_at_once(spec: Callable[..., TrialSpec]) -> None:
+    handles = [EXECUTOR.submit(spec(LONG, str(number), trial_id=f"t{number}")) for number in range(2)]
+    EXECUTOR.cancel(handles[0])
+    assert EXECUTOR.poll(handles) == {"t0": State.GONE, "t1": State.RUNNING}
+    assert EXECUTOR.poll([]) == {}
+
+
+def test_command_gets_the_given_environment_and_a_mark(spec: Callable[..., TrialSpec]) -> None:
+    trial = spec("tr '\\0' '\\n' < /proc/$$/environ; echo ready")
+    submit_ready(trial)
+    mark = mark_of(Path(trial.directory))
+    assert sorted(log_of(Path(trial.directory)).splitlines()) == sorted(
+        [f"PATH={os.environ['PATH']}", mark, "ready"]
+    )
+
+
+def test_runner_that_cannot_start_is_an_error(
+    spec: Callable[..., TrialSpec], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(local, "RUNNER", tmp_path / "missing.py")
+    with pytest.raises(MachineError, match=r"missing\.py"):
+        EXECUTOR.submit(spec(LONG))
+
+
+# --- a trial outlives its submitter ------------------------------------------------------------
+
+
+def launch(trial: TrialSpec, **how: Any) -> tuple[subprocess.Popen[bytes], Handle]:
+    """Submit ``trial`` from a process of its own, which then waits."""
+    noted = Path(trial.cwd) / "handle.json"
+    path = Path(trial.cwd) / "to-submit.json"
+    trial.write().rename(path)
+    argv = [sys.executable, "-c", SUBMIT_AND_WAIT, str(path), str(noted)]
+    launcher = subprocess.Popen(argv, start_new_session=True, **how)
+    eventually(lambda: noted.exists() and noted.read_text())
+    eventually(lambda: "ready" in log_of(Path(trial.directory)))
+    return launcher, json.loads(noted.read_text())
+
+
+def test_trial_survives_the_end_of_its_submitters_group(spec: Callable[..., TrialSpec]) -> None:
+    launcher, handle = launch(spec(f"echo ready; {LONG}"))
+    assert launcher.pid not in ancestors(int(handle["id"])), (
+        "a client may kill all that descends from a command"
+    )
+    os.killpg(launcher.pid, signal.SIGKILL)
+    assert launcher.wait() == -signal.SIGKILL
+    assert state(handle) is State.RUNNING
+    assert living(mark_of(Path(handle["directory"])))
+
+
+def test_trial_survives_the_end_of_its_submitters_terminal(spec: Callable[..., TrialSpec]) -> None:
+    terminal, side = pty.openpty()
+
+    def take_terminal() -> None:
+        fcntl.ioctl(side, termios.TIOCSCTTY, 0)
+
+    launcher, handle = launch(
+        spec(f"echo ready; {LONG}"), stdin=side, stdout=side, stderr=side, preexec_fn=take_terminal
+    )
+    os.close(side)
+    os.close(terminal)
+    assert launcher.wait(DEADLINE_S) == -signal.SIGHUP
+    assert state(handle) is State.RUNNING
+
+
+def test_trial_is_found_whose_submitter_noted_nothing(spec: Callable[..., TrialSpec]) -> None:
+    trial = spec(f"echo ready; {LONG}")
+    directory = Path(trial.directory)
+    assert EXECUTOR.find("t1", directory) is None
+    handle = submit_ready(trial)
+    assert EXECUTOR.find("t1", directory) == handle
+    assert EXECUTOR.find("t1", directory.parent) is None
+    EXECUTOR.cancel(handle)
+    assert EXECUTOR.find("t1", directory) is None
+
+
+# --- its end -----------------------------------------------------------------------------------
+
+
+def test_cancel_interrupts_and_leaves_no_process(spec: Callable[..., TrialSpec]) -> None:
+    trial = spec(f"(setsid {LONG} &); echo ready; {LONG}")
+    handle = submit_ready(trial)
+    EXECUTOR.cancel(handle)
+    result = TrialResult.read(Path(trial.directory))
+    assert result
+    assert (result.outcome, result.reason) == (Outcome.INTERRUPTED, "stopped by SIGTERM")
+    assert (state(handle), living(mark_of(Path(trial.directory)))) == (State.GONE, set())
+    EXECUTOR.cancel(handle)
+    assert TrialResult.read(Path(trial.directory)) == result
+
+
+def test_cancel_kills_a_runner_that_does_not_answer(
+    spec: Callable[..., TrialSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "KILL_PATIENCE_S", 0.3)
+    trial = spec(f"(setsid {LONG} &); echo ready; {LONG}", grace_s=0.0)
+    handle = submit_ready(trial)
+    os.kill(int(handle["id"]), signal.SIGSTOP)
+    EXECUTOR.cancel(handle)
+    result = TrialResult.read(Path(trial.directory))
+    assert result
+    assert (result.outcome, result.cause) == (Outcome.INTERRUPTED, "gone")
+    assert (state(handle), living(mark_of(Path(trial.directory)))) == (State.GONE, set())
+
+
+def test_trial_whose_runner_was_killed_is_concluded_as_interrupted(spec: Callable[..., TrialSpec]) -> None:
+    unmarked = ["sleep", f"300.{os.getpid()}"]
+    daemon = f"{LONG} & env -i {' '.join(unmarked)} & wait"
+    trial = spec(f"(setsid sh -c '{daemon}' > /dev/null &); echo ready; {LONG}")
+    directory = Path(trial.directory)
+    handle = submit_ready(trial)
+    eventually(lambda: any(command_line(pid) == unmarked for pid in pids()))
+    started = json.loads((directory / STARTED_FILE).read_text())
+    os.kill(int(handle["id"]), signal.SIGKILL)
+    eventually(lambda: state(handle) is State.GONE)
+    assert TrialResult.read(directory) is None
+    assert living(mark_of(directory)), "the daemon is what this test is about"
+
+    result = EXECUTOR.conclude("t1", directory)
+    assert (result.outcome, result.cause, result.metric) == (Outcome.INTERRUPTED, "gone", None)
+    assert result.processes_killed >= 3
+    assert living(mark_of(directory)) == set()
+    assert not any(command_line(pid) == unmarked for pid in pids())
+    assert (result.started_at, result.host) == (started["started_at"], started["host"])
+    assert result.log_bytes == len(log_of(Path(trial.directory)))
+    assert EXECUTOR.conclude("t1", directory) == TrialResult.read(directory) == result
+
+
+def test_orphans_of_a_trial_of_the_same_name_elsewhere_are_spared(spec: Callable[..., TrialSpec]) -> None:
+    ours, theirs = spec(f"echo ready; {LONG}", "ours"), spec(f"echo ready; {LONG}", "theirs")
+    submit_ready(ours)
+    their_handle = submit_ready(theirs)
+    EXECUTOR.conclude("t1", Path(ours.directory))
+    assert living(mark_of(Path(ours.directory))) == set()
+    assert living(mark_of(Path(theirs.directory)))
+    assert state(their_handle) is State.RUNNING
+
+
+def test_trial_that_never_started_is_concluded_too(spec: Callable[..., TrialSpec]) -> None:
+    trial = spec(LONG)
+    result = EXECUTOR.conclude("t1", Path(trial.directory))
+    assert (result.outcome, result.processes_killed, result.started_at) == (Outcome.INTERRUPTED, 0, "")
+    assert not (Path(trial.directory) / SPEC_FILE).exists()
+
+
+def test_process_that_got_the_number_of_a_dead_runner_is_not_taken_for_it(
+    spec: Callable[..., TrialSpec],
+) -> None:
+    handle = EXECUTOR.submit(spec("true"))
+    eventually(lambda: state(handle) is State.GONE)
+    stranger = subprocess.Popen(["sleep", "300"])
+    try:
+        recycled = handle | {"id": str(stranger.pid)}
+        assert state(recycled) is State.GONE
+        EXECUTOR.cancel(recycled)
+        assert stranger.poll() is None
+        assert (
+            state(handle | {"id": str(stranger.pid), "birth_mark": birth_mark(stranger.pid)}) is State.RUNNING
+        )
+    finally:
+        send([stranger.pid], signal.SIGKILL)
+        stranger.wait()
+
+
+def test_executor_is_chosen_by_the_settings() -> None:
+    assert isinstance(executor_for(ExecutorSettings(kind="local")), LocalExecutor)
+    with pytest.raises(UsageError, match="abacus"):
+        executor_for(ExecutorSettings(kind="abacus"))
