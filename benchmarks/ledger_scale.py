@@ -33,9 +33,7 @@ class Case:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--experiments", type=int, default=10_000, help="in the ledger (default: %(default)s)"
-    )
+    parser.add_argument("--experiments", type=int, default=10_000, help="in the ledger (default: %(default)s)")
     parser.add_argument("--curve-points", type=int, default=256, help="of each trial (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="the median is shown (default: %(default)s)")
     arguments = parser.parse_args()
@@ -67,9 +65,7 @@ def build(project: Path, experiments: int, curve_points: int) -> float:
             for number in range(1, experiments):
                 description, family = f"idea {number}: " + "words " * rng.randint(2, 20), rng.choice(FAMILIES)
                 if rng.random() < 0.1:
-                    builder.crash(
-                        description, Outcome.CRASHED, rng.choice(["exit", "oom_gpu"]), family=family
-                    )
+                    builder.crash(description, Outcome.CRASHED, rng.choice(["exit", "oom_gpu"]), family=family)
                     continue
                 mean = level * (1 - rng.gauss(-0.003, 0.003))
                 values = [rng.gauss(mean, SIGMA) for _ in range(rng.choice([1, 1, 1, 2, 3]))]

@@ -46,9 +46,7 @@ NEXT = "python scripts/run_experiment.py"
 def build_parser() -> Parser:
     parser = Parser((__doc__ or "").strip(), EXAMPLES)
     what = parser.add_argument_group("the campaign's settings (default: autoresearch.yaml, else detected)")
-    what.add_argument(
-        "--command", metavar="LINE", help='how one training is run: "uv run train.py --seed {seed}"'
-    )
+    what.add_argument("--command", metavar="LINE", help='how one training is run: "uv run train.py --seed {seed}"')
     what.add_argument("--metric", metavar="NAME", help="the number to improve, as the training prints it")
     what.add_argument("--direction", choices=("lower", "higher"), help="which is better")
     for flag, text in (
@@ -61,16 +59,12 @@ def build_parser() -> Parser:
     what.add_argument("--budget", metavar="SECONDS", type=float, help="of training, for each trial")
     how = parser.add_argument_group("how to begin")
     how.add_argument("--tag", help="default: today's, such as apr5")
-    how.add_argument(
-        "--starter", metavar="NAME", help="copy this starter into the project's folder first: nanogpt"
-    )
+    how.add_argument("--starter", metavar="NAME", help="copy this starter into the project's folder first: nanogpt")
     how.add_argument("--prepare", action="store_true", help="make the data if it is missing")
     how.add_argument(
         "--import", metavar="TSV", type=Path, dest="import_file", help="adopt an earlier run's results.tsv"
     )
-    how.add_argument(
-        "--reconfigure", action="store_true", help="new settings for a campaign: a new epoch and baseline"
-    )
+    how.add_argument("--reconfigure", action="store_true", help="new settings for a campaign: a new epoch and baseline")
     how.add_argument("--agents-md", action="store_true", help="also write AGENTS.md if there is none")
     how.add_argument("--dry-run", action="store_true", help="say what would be done and write nothing")
     return parser
@@ -78,9 +72,7 @@ def build_parser() -> Parser:
 
 def work(args: argparse.Namespace) -> Result:
     named = ("edit", "protect", "data", "watch")
-    lists = {
-        key: None if (value := getattr(args, key)) is None else tuple(filter(None, value)) for key in named
-    }
+    lists = {key: None if (value := getattr(args, key)) is None else tuple(filter(None, value)) for key in named}
     wishes = Wishes(
         command=args.command, metric=args.metric, direction=args.direction, budget_s=args.budget, **lists
     )  # fmt: skip
@@ -116,9 +108,7 @@ def _tell_set_up(done: SetUp) -> Result:
     title = f"Campaign {done.tag}" + (" (dry run: nothing was written)" if done.dry_run else " is set up.")
     lines = [title, *map(_line, done.findings), *(f"  note: {note}" for note in done.notes)]
     lines += [f"  {sentence}" for sentence in done.done]
-    right = (
-        "If something is wrong:" if done.dry_run else "If something is wrong, change autoresearch.yaml, then:"
-    )
+    right = "If something is wrong:" if done.dry_run else "If something is wrong, change autoresearch.yaml, then:"
     flags = "give the flag that says it (--help)" if done.dry_run else "setup_campaign.py --reconfigure"
     lines += [f"{right} {flags}", f"Next, for the baseline: {NEXT}"]
     return Result(data=data, text="\n".join(lines))

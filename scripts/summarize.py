@@ -37,9 +37,7 @@ def build_parser() -> Parser:
         EXAMPLES,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument(
-        "--tag", help="the campaign (default: the one of the checked-out branch, else the newest)"
-    )
+    which.add_argument("--tag", help="the campaign (default: the one of the checked-out branch, else the newest)")
     which.add_argument("--all-tags", action="store_true", help="compare all campaigns of the repository")
     return parser
 

@@ -45,9 +45,7 @@ class LedgerBuilder:
         self.clock = START
         self.settings = RuleSettings(direction=direction)
         self.rule: KeepRule | None = None
-        config = Config.from_dict(
-            {"command": "python train.py", "metric": {"name": metric, "direction": direction}}
-        )
+        config = Config.from_dict({"command": "python train.py", "metric": {"name": metric, "direction": direction}})
         self.campaign = Campaign(
             tag=tag, branch=f"autoresearch/{tag}", base_commit=commits[0], project=str(project),
             created_at=self.at(), config=config.to_dict(),
@@ -91,9 +89,7 @@ class LedgerBuilder:
         undone = self.rule.close(runs, kept=status is Status.KEEP)
         decided = self._decide(experiment, status, runs, judgement=evidence)
         if undone and earlier is not None:
-            self.undo(
-                earlier.number, f"experiments after it showed no gain, as of experiment {experiment.number}"
-            )
+            self.undo(earlier.number, f"experiments after it showed no gain, as of experiment {experiment.number}")
         return decided
 
     def crash(
@@ -250,9 +246,7 @@ class LedgerBuilder:
 def make_repository(folder: Path, *, commits: int = 5) -> list[str]:
     """A repository with ``train.py`` on branch ``main``; returns its commits, the oldest first."""
     folder.mkdir(parents=True, exist_ok=True)
-    identity = {
-        f"GIT_{role}_{what}": "tester" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
+    identity = {f"GIT_{role}_{what}": "tester" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
     def git(*arguments: str) -> str:
         command = ["git", "-c", "init.defaultBranch=main", "-c", "gc.auto=0", *arguments]

@@ -248,9 +248,7 @@ def test_a_missing_or_unreadable_file_is_the_users_error(tmp_path: Path) -> None
         ("v <= 0 * baseline", 7.0, 0.0, 0.1),
     ],
 )
-def test_constraint_bounds_a_value(
-    text: str, baseline: float | None, allowed: float, forbidden: float
-) -> None:
+def test_constraint_bounds_a_value(text: str, baseline: float | None, allowed: float, forbidden: float) -> None:
     constraint = Constraint.parse(text)
     assert constraint.allows(allowed, baseline)
     assert not constraint.allows(forbidden, baseline)

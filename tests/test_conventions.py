@@ -100,9 +100,7 @@ def run_isolated(script: Path, *args: str, cwd: Path) -> subprocess.CompletedPro
 
 
 @each_script
-def test_script_explains_itself_from_a_read_only_bundle(
-    script: Path, read_only_bundle: Path, tmp_path: Path
-) -> None:
+def test_script_explains_itself_from_a_read_only_bundle(script: Path, read_only_bundle: Path, tmp_path: Path) -> None:
     before = sorted(read_only_bundle.rglob("*"))
     done = run_isolated(read_only_bundle / "scripts" / script.name, "--help", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -100,9 +100,7 @@ def test_command_gets_the_given_environment_and_a_mark(spec: Callable[..., Trial
     trial = spec("tr '\\0' '\\n' < /proc/$$/environ; echo ready")
     submit_ready(trial)
     mark = mark_of(Path(trial.directory))
-    assert sorted(log_of(Path(trial.directory)).splitlines()) == sorted(
-        [f"PATH={os.environ['PATH']}", mark, "ready"]
-    )
+    assert sorted(log_of(Path(trial.directory)).splitlines()) == sorted([f"PATH={os.environ['PATH']}", mark, "ready"])
 
 
 def test_runner_that_cannot_start_is_an_error(
@@ -130,9 +128,7 @@ def launch(trial: TrialSpec, **how: Any) -> tuple[subprocess.Popen[bytes], Handl
 
 def test_trial_survives_the_end_of_its_submitters_group(spec: Callable[..., TrialSpec]) -> None:
     launcher, handle = launch(spec(f"echo ready; {LONG}"))
-    assert launcher.pid not in ancestors(int(handle["id"])), (
-        "a client may kill all that descends from a command"
-    )
+    assert launcher.pid not in ancestors(int(handle["id"])), "a client may kill all that descends from a command"
     os.killpg(launcher.pid, signal.SIGKILL)
     assert launcher.wait() == -signal.SIGKILL
     assert state(handle) is State.RUNNING
@@ -245,9 +241,7 @@ def test_process_that_got_the_number_of_a_dead_runner_is_not_taken_for_it(
         assert state(recycled) is State.GONE
         EXECUTOR.cancel(recycled)
         assert stranger.poll() is None
-        assert (
-            state(handle | {"id": str(stranger.pid), "birth_mark": birth_mark(stranger.pid)}) is State.RUNNING
-        )
+        assert state(handle | {"id": str(stranger.pid), "birth_mark": birth_mark(stranger.pid)}) is State.RUNNING
     finally:
         send([stranger.pid], signal.SIGKILL)
         stranger.wait()

@@ -34,9 +34,7 @@ ALLOWED: dict[str, Changes] = {
     "depth": [("n_layer: int = 8", "n_layer: int = 12")],
     "dropout": [("dropout: float = 0.0", "dropout: float = 0.1")],
     "batch size of training and evaluation": [("DEVICE_BATCH_SIZE = 128", "DEVICE_BATCH_SIZE = 64")],
-    "schedule": [
-        ("1.0 if progress < 0.5 else 2 * (1 - progress)", "0.5 * (1 + math.cos(math.pi * progress))")
-    ],
+    "schedule": [("1.0 if progress < 0.5 else 2 * (1 - progress)", "0.5 * (1 + math.cos(math.pi * progress))")],
     "shorter training sequences": [("x = next(loader)", "x = next(loader)[:, : MAX_SEQ_LEN // 2]")],
     "constants in a dataclass": [
         ("    dropout: float", "    MAX_SEQ_LEN: int = 1024\n    dropout: float"),
@@ -94,9 +92,7 @@ ALLOWED: dict[str, Changes] = {
     ],
     # machine
     "settings of torch": [
-        before_loop(
-            "torch.backends.cuda.matmul.allow_tf32 = True\ntorch._dynamo.config.cache_size_limit = 64"
-        )
+        before_loop("torch.backends.cuda.matmul.allow_tf32 = True\ntorch._dynamo.config.cache_size_limit = 64")
     ],
     "allocator": [before_loop("os.environ['PYTORCH_ALLOC_CONF'] = 'expandable_segments:True'")],
     "compiled": [before_loop("model = torch.compile(model, dynamic=False)")],
@@ -141,20 +137,14 @@ ALLOWED: dict[str, Changes] = {
     "progress line that mentions the metric": [
         ('print(f"step {step} | loss:', 'print(f"step {step} | val_bpb so far {loss.item():.3f} | loss:')
     ],
-    "more summary lines": [
-        (PRINT, PRINT + '\nprint(f"peak_vram_mb: {torch.cuda.max_memory_allocated():.1f}")')
-    ],
+    "more summary lines": [(PRINT, PRINT + '\nprint(f"peak_vram_mb: {torch.cuda.max_memory_allocated():.1f}")')],
     "other numbers in other units": [("{training_time:.1f}", "{training_time * 1000:.0f}")],
-    "value through another name": [
-        (EVALUATION, EVALUATION.replace("val_bpb", "final", 1) + "val_bpb = final\n")
-    ],
+    "value through another name": [(EVALUATION, EVALUATION.replace("val_bpb", "final", 1) + "val_bpb = final\n")],
     "value through float and item": [
         (EVALUATION, "    val_bpb = float(evaluate_bpb(model, tokenizer, DEVICE_BATCH_SIZE).item())\n")
     ],
     "value made a float later": [(EVALUATION, EVALUATION + "val_bpb = float(val_bpb)\n")],
-    "value beside another": [
-        (EVALUATION, "    val_bpb, end = evaluate_bpb(model, tokenizer, 8), time.time()\n")
-    ],
+    "value beside another": [(EVALUATION, "    val_bpb, end = evaluate_bpb(model, tokenizer, 8), time.time()\n")],
     "starting value that is no number": [before_loop("val_bpb = float('nan')")],
     "one of two models evaluated": [
         (
@@ -192,19 +182,13 @@ ALLOWED: dict[str, Changes] = {
         ('"""Train a small GPT."""', '"""Train a GPT.\n\nval_bpb: 0.99, see results.tsv\n"""'),
         FASTER,
     ],
-    "metric logged to a service as well": [
-        (PRINT, PRINT + '\nwandb.log({"val_bpb": val_bpb, "step": step})')
-    ],
-    "same name in another function": [
-        before_loop("def rank(runs):\n    val_bpb = min(runs)\n    return val_bpb\n\n")
-    ],
+    "metric logged to a service as well": [(PRINT, PRINT + '\nwandb.log({"val_bpb": val_bpb, "step": step})')],
+    "same name in another function": [before_loop("def rank(runs):\n    val_bpb = min(runs)\n    return val_bpb\n\n")],
     # seeds beside a real change
     "generator of its own seeded by the runner": [
         before_loop("generator = torch.Generator().manual_seed(SEED + step_offset())")
     ],
-    "fixed permutation": [
-        before_loop("order = torch.randperm(8, generator=torch.Generator().manual_seed(0))")
-    ],
+    "fixed permutation": [before_loop("order = torch.randperm(8, generator=torch.Generator().manual_seed(0))")],
     "seed read in another way": [(SEED, 'SEED = int(os.environ["AUTORESEARCH_SEED"])\n'), FASTER],
     "another generator seeded too": [(SEEDING, SEEDING + "import random\nrandom.seed(SEED)\n"), FASTER],
     "seeding in a function": [
@@ -232,9 +216,7 @@ SEED_ONLY: dict[str, Changes] = {
     "seeding removed": [(SEEDING, "")],
     "seeding moved": [(SEEDING, ""), before_loop(SEEDING)],
     "another seeding added": [(SEEDING, SEEDING + "import random\nrandom.seed(7)\n")],
-    "seeding under a condition": [
-        (SEEDING, SEEDING + "if torch.cuda.is_available():\n    torch.manual_seed(7)\n")
-    ],
+    "seeding under a condition": [(SEEDING, SEEDING + "if torch.cuda.is_available():\n    torch.manual_seed(7)\n")],
     "seed and a comment": [('"42"', '"43"'), ("# residual", "# residual stream")],
     "random numbers thrown away": [(SEEDING, SEEDING + "torch.rand(1)\n")],
 }
@@ -300,9 +282,7 @@ REBINDING: dict[str, Changes] = {
     "budget in the environment by update": [on_top("os.environ.update({'A': '1', 'TIME_BUDGET': '900'})")],
     "evaluator defined anew": [on_top("def evaluate_bpb(model, tokenizer, batch_size):\n    return 0.5")],
     "evaluator as a class": [on_top("class evaluate_bpb:\n    pass")],
-    "evaluator in a function": [
-        before_loop("def main():\n    evaluate_bpb = len\n    return evaluate_bpb\n\n")
-    ],
+    "evaluator in a function": [before_loop("def main():\n    evaluate_bpb = len\n    return evaluate_bpb\n\n")],
     "evaluator defined instead of imported": [
         (IMPORT, IMPORT.replace(" evaluate_bpb,", "") + "\n\ndef evaluate_bpb(*a):\n    return 0.5\n")
     ],
@@ -318,14 +298,10 @@ REBINDING: dict[str, Changes] = {
     "module dropped": [on_top("import sys\nsys.modules.pop('prepare')")],
     "module found and changed": [on_top("import sys\nsys.modules['prepare'].evaluate_bpb = print")],
     "module found by name": [on_top("import sys\nm = sys.modules['prepare']\nm.evaluate_bpb = print")],
-    "module imported by name": [
-        on_top("import importlib\nm = importlib.import_module('prepare')\nm.TIME_BUDGET = 9")
-    ],
+    "module imported by name": [on_top("import importlib\nm = importlib.import_module('prepare')\nm.TIME_BUDGET = 9")],
     "patched by name": [on_top("from unittest import mock\nmock.patch('prepare.evaluate_bpb').start()")],
     "patched as an object": [
-        on_top(
-            "import prepare\nfrom unittest.mock import patch\npatch.object(prepare, 'evaluate_bpb').start()"
-        )
+        on_top("import prepare\nfrom unittest.mock import patch\npatch.object(prepare, 'evaluate_bpb').start()")
     ],
     "reloaded": [on_top("import importlib, prepare\nimportlib.reload(prepare)")],
     "code in a string": [before_loop("exec('import prepare; prepare.evaluate_bpb = print')")],
@@ -356,9 +332,7 @@ def test_edit_is_let_pass(name: str) -> None:
     check(ALLOWED[name])
 
 
-@pytest.mark.parametrize(
-    ("code", "name"), [(code, name) for code, edits in REFUSED.items() for name in edits]
-)
+@pytest.mark.parametrize(("code", "name"), [(code, name) for code, edits in REFUSED.items() for name in edits])
 def test_edit_is_refused_with_the_line_and_a_hint(code: str, name: str) -> None:
     with pytest.raises(RefusedError) as refused:
         check(REFUSED[code][name])
@@ -452,9 +426,7 @@ def check_starter(changes: Changes) -> list[str]:
     for pattern, new in changes:
         after, found = re.subn(pattern, new, after, flags=re.MULTILINE)
         assert found, f"{pattern!r} is not in the starter"
-    return check_edit(
-        {"train.py": train}, {"train.py": after}, CONFIG, protected_sources={"prepare.py": prepare}
-    )
+    return check_edit({"train.py": train}, {"train.py": after}, CONFIG, protected_sources={"prepare.py": prepare})
 
 
 @pytest.mark.parametrize("name", STARTER_ALLOWED)

@@ -80,10 +80,7 @@ def test_file_that_our_parser_never_understood_is_compared_by_line() -> None:
     (note,) = check([FASTER], before=newer)
     assert "line by line" in note
     assert refusal([("{val_bpb:.6f}", "{val_bpb * 0.9:.6f}")], before=newer).code == "metric_line"
-    assert (
-        refusal([FASTER, ("step = 0\n", "open('results.tsv')\nstep = 0\n")], before=newer).code
-        == "ledger_files"
-    )
+    assert refusal([FASTER, ("step = 0\n", "open('results.tsv')\nstep = 0\n")], before=newer).code == "ledger_files"
 
 
 # ---- seeds
@@ -148,9 +145,7 @@ def test_seed_flag_of_the_command_is_the_runners(changes: Changes, code: str) ->
 
 
 def test_default_of_a_seed_flag_that_the_command_leaves_out_is_a_seed() -> None:
-    before = edited(
-        TRAIN, [(SEED, f"{FLAG}{ARGUMENT}args = parser.parse_args()\n"), ("(SEED)", "(args.seed)")]
-    )
+    before = edited(TRAIN, [(SEED, f"{FLAG}{ARGUMENT}args = parser.parse_args()\n"), ("(SEED)", "(args.seed)")])
     assert refusal([("1337", "1338")], before=before).code == "seed_only"
     assert refusal([("1337", "1338"), FASTER], before=before).code == "seed_ignored"
 
@@ -238,15 +233,11 @@ def test_pattern_of_the_config_decides_what_a_metric_line_is() -> None:
 
 
 def test_metric_in_a_printed_table_stays_in_it() -> None:
-    table = (
-        'results = {"val_bpb": val_bpb, "steps": step}\nfor k, v in results.items():\n    print(f"{k}: {v}")'
-    )
+    table = 'results = {"val_bpb": val_bpb, "steps": step}\nfor k, v in results.items():\n    print(f"{k}: {v}")'
     before = edited(TRAIN, [(PRINT, table)])
     assert check([('"steps": step', '"steps": step, "depth": 8')], before=before) == []
     assert check([before_loop('history = {"val_bpb": []}')], before=before) == []
-    assert (
-        refusal([('{"val_bpb": val_bpb', '{"val_bpb": val_bpb * 0.9')], before=before).code == "metric_line"
-    )
+    assert refusal([('{"val_bpb": val_bpb', '{"val_bpb": val_bpb * 0.9')], before=before).code == "metric_line"
     assert refusal([("= evaluate_bpb(", "= 0.9 * evaluate_bpb(")], before=before).code == "metric_line"
 
 
@@ -256,16 +247,11 @@ def test_evaluator_as_a_method_of_a_protected_class() -> None:
     in_steps = "judge = Tokenizer()\n    val_bpb, rest = judge.evaluate(model, 3)"
     assert check([(call, in_steps)], before=before) == []
     assert refusal([(call, call.replace("[0]", "[1]"))], before=before).code == "metric_line"
-    assert (
-        refusal([(call, in_steps.replace("val_bpb, rest", "rest, val_bpb"))], before=before).code
-        == "metric_line"
-    )
+    assert refusal([(call, in_steps.replace("val_bpb, rest", "rest, val_bpb"))], before=before).code == "metric_line"
 
 
 def test_metric_computed_by_the_edited_file_itself_may_be_computed_otherwise() -> None:
-    before = edited(
-        TRAIN, [(EVALUATION, "    val_bpb = sum(model(next(loader)).mean() for _ in range(9)) / 9\n")]
-    )
+    before = edited(TRAIN, [(EVALUATION, "    val_bpb = sum(model(next(loader)).mean() for _ in range(9)) / 9\n")])
     assert check([("range(9)", "range(8)")], before=before) == []
 
 
@@ -293,9 +279,7 @@ TREE = {
     "val_bpb = evaluate(model)\nprint(f'val_bpb: {val_bpb}')\n",
     "src/model.py": "class GPT:\n    width = 64\n",
 }
-TREE_PREPARE = {
-    "prepare.py": "import math\nimport data_reader\n\ndef evaluate(model):\n    return math.log(2)\n"
-}
+TREE_PREPARE = {"prepare.py": "import math\nimport data_reader\n\ndef evaluate(model):\n    return math.log(2)\n"}
 TREE_CONFIG = config(command="python src/train.py", edit=["src"], protect=["prepare.py"])
 
 
@@ -317,11 +301,7 @@ def test_files_of_an_edit_folder_change_and_come() -> None:
 
 def test_metric_line_may_move_to_another_file() -> None:
     last = "val_bpb = evaluate(model)\nprint(f'val_bpb: {val_bpb}')\n"
-    report = (
-        "from prepare import evaluate\n\ndef main(model):\n    "
-        + last.replace("\n", "\n    ").rstrip()
-        + "\n"
-    )
+    report = "from prepare import evaluate\n\ndef main(model):\n    " + last.replace("\n", "\n    ").rstrip() + "\n"
     train = edited(TREE["src/train.py"], [(last, "from report import main\nmain(model)\n")])
     assert check_tree({"src/train.py": train, "src/report.py": report}) == []
     cheat = report.replace("evaluate(model)", "evaluate(model) / 2")

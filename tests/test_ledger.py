@@ -156,9 +156,7 @@ def test_a_failed_transaction_leaves_nothing(ledger: Ledger, builder: LedgerBuil
     assert len(ledger.experiments("apr5")) == 1
 
 
-def test_a_transaction_is_invisible_until_it_ends(
-    ledger: Ledger, builder: LedgerBuilder, folder: Path
-) -> None:
+def test_a_transaction_is_invisible_until_it_ends(ledger: Ledger, builder: LedgerBuilder, folder: Path) -> None:
     with Ledger(folder) as reader:
         with ledger.transaction():
             ledger.add_experiment(an_experiment(0))
@@ -166,9 +164,7 @@ def test_a_transaction_is_invisible_until_it_ends(
         assert len(reader.experiments("apr5")) == 1
 
 
-def test_killed_in_a_transaction_nothing_of_it_stays(
-    ledger: Ledger, builder: LedgerBuilder, folder: Path
-) -> None:
+def test_killed_in_a_transaction_nothing_of_it_stays(ledger: Ledger, builder: LedgerBuilder, folder: Path) -> None:
     code = (
         "ledger = Ledger(Path(sys.argv[1]))\n"
         "with ledger.transaction():\n"
@@ -220,9 +216,7 @@ def test_a_campaign_comes_back_as_it_was_stored(ledger: Ledger) -> None:
 
 def test_campaigns_are_listed_by_age(ledger: Ledger) -> None:
     for tag, created_at in (("z", "2026-04-05T00:00:00.000Z"), ("a", "2026-04-06T00:00:00.000Z")):
-        ledger.add_campaign(
-            Campaign(tag=tag, branch=tag, base_commit="a", project="/p", created_at=created_at)
-        )
+        ledger.add_campaign(Campaign(tag=tag, branch=tag, base_commit="a", project="/p", created_at=created_at))
     assert [campaign.tag for campaign in ledger.campaigns()] == ["z", "a"]
 
 
@@ -389,9 +383,7 @@ def test_result_rows_are_the_decided_experiments(ledger: Ledger, builder: Ledger
         ("baseline", "keep", 1.25), ("lucky (undone: no gain)", "discard", 0.5), ("crash", "crash", None),
     ]  # fmt: skip
     assert rows[0].commit == COMMITS[0]
-    assert [row.description for row in rows] == [
-        each.shown_description for each in ledger.experiments("apr5")[:3]
-    ]
+    assert [row.description for row in rows] == [each.shown_description for each in ledger.experiments("apr5")[:3]]
 
 
 # ---- trials

@@ -26,9 +26,7 @@ def test_small_log_is_kept_to_the_byte(path: Path) -> None:
     log.write(b"one\n")
     log.write(b"\xff\x00 two, without an end")
     finished = log.finish()
-    assert (
-        path.read_bytes() == finished.everything == finished.section == b"one\n\xff\x00 two, without an end"
-    )
+    assert path.read_bytes() == finished.everything == finished.section == b"one\n\xff\x00 two, without an end"
     assert finished.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert (log.dropped_bytes, log.failure) == (0, None)
 

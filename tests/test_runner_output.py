@@ -102,9 +102,7 @@ def test_memory_of_processes_that_run_together_adds_up(bench: Bench) -> None:
 
 
 def test_peak_that_the_command_prints_is_taken(bench: Bench) -> None:
-    result = bench.run(
-        f"echo peak_vram_mb: 45060.2; {METRIC}", watch={"peak_vram_mb": r"^peak_vram_mb: (\S+)"}
-    )
+    result = bench.run(f"echo peak_vram_mb: 45060.2; {METRIC}", watch={"peak_vram_mb": r"^peak_vram_mb: (\S+)"})
     assert (result.peak_mem_mib, result.peak_mem_source) == (45060.2, "log")
 
 

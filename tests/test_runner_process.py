@@ -77,9 +77,7 @@ def test_command_that_cannot_be_started_crashed(bench: Bench, settings: dict[str
 
 
 def test_usage_and_bugs_have_exit_codes_of_their_own(bench: Bench) -> None:
-    assert (
-        subprocess.run([sys.executable, "-I", RUNNER], check=False, stderr=subprocess.DEVNULL).returncode == 2
-    )
+    assert subprocess.run([sys.executable, "-I", RUNNER], check=False, stderr=subprocess.DEVNULL).returncode == 2
     runner = bench.start(METRIC, metric_pattern="(")
     _, errors = runner.communicate(timeout=DEADLINE_S)
     result = TrialResult.read(bench.directory)
@@ -184,10 +182,7 @@ def test_hangup_does_not_touch_the_trial(bench: Bench) -> None:
 # --- nothing survives (the bench checks after every run) ---------------------------------------
 
 DEAF = python(
-    "import signal, time\n"
-    "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
-    "print(1, flush=True)\n"
-    "time.sleep(300)\n"
+    "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(1, flush=True)\ntime.sleep(300)\n"
 )
 # Each process keeps two children and replaces the dead, three levels deep.
 REPLACING = python(
@@ -224,9 +219,7 @@ def test_what_a_clean_end_leaves_behind_is_killed(bench: Bench, leftover: str, k
     assert result.duration_s < 5
 
 
-@pytest.mark.parametrize(
-    "command", [DEAF, REPLACING, f"kill -STOP $$; {LONG}"], ids=["deaf", "replacing", "stopped"]
-)
+@pytest.mark.parametrize("command", [DEAF, REPLACING, f"kill -STOP $$; {LONG}"], ids=["deaf", "replacing", "stopped"])
 def test_limit_kills_what_resists(bench: Bench, command: str) -> None:
     result = bench.run(command, limit_s=0.5, grace_s=0.3)
     assert result.outcome is Outcome.TIMED_OUT

@@ -99,9 +99,7 @@ def test_progress_and_loss_are_understood(line: str, fraction: float, loss: floa
     assert (watch.fraction, watch.loss) == (pytest.approx(fraction), loss)
 
 
-@pytest.mark.parametrize(
-    "line", ["step 250: val loss 2.6", "step 3 val_loss: nan", "eval: loss nan", "no loss: nan"]
-)
+@pytest.mark.parametrize("line", ["step 250: val loss 2.6", "step 3 val_loss: nan", "eval: loss nan", "no loss: nan"])
 def test_losses_of_evaluation_are_not_training_losses(line: str) -> None:
     watch = make_watch()
     watch.feed(f"{line}\n".encode(), elapsed_s=20)
@@ -274,9 +272,7 @@ def test_karpathys_log_gives_all_it_holds() -> None:
         b"---\nval_bpb:          0.997900\ntraining_seconds: 300.1\n"
         b"peak_vram_mb:     45060.2\nmfu_percent:      39.80\n"
     )
-    patterns = {
-        name: compile_pattern(rf"^{name}:\s*(\S+)") for name in ("peak_vram_mb", "mfu_percent", "absent")
-    }
+    patterns = {name: compile_pattern(rf"^{name}:\s*(\S+)") for name in ("peak_vram_mb", "mfu_percent", "absent")}
     assert read_metric("val_bpb", VAL_BPB, log)[0] == 0.9979
     assert read_watched(patterns, log) == {"peak_vram_mb": 45060.2, "mfu_percent": 39.8}
     watch = make_watch()

@@ -59,9 +59,7 @@ def test_karpathys_project_needs_no_flag(karpathy: Bench) -> None:
     assert karpathy.git("rev-parse", "HEAD^") == start == karpathy.git("rev-parse", "main")
     assert karpathy.git("show", "--name-status", "--format=", "HEAD") == "A\tautoresearch.yaml"
     assert karpathy.status() == ""
-    assert (
-        karpathy.folder / "results.tsv"
-    ).read_text() == "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
+    assert (karpathy.folder / "results.tsv").read_text() == "commit\tval_bpb\tmemory_gb\tstatus\tdescription\n"
     assert Config.read(karpathy.folder / "autoresearch.yaml") == config
     campaign = karpathy.campaign(data["tag"])
     assert campaign is not None
@@ -129,9 +127,7 @@ def test_uncommitted_config_of_the_project_becomes_part_of_the_base(plain: Bench
 
 
 def test_metric_flag_over_a_config_takes_the_pattern_along(plain: Bench) -> None:
-    plain.write(
-        {"autoresearch.yaml": "command: python train.py\nmetric: {name: other, pattern: 'other=(.*)'}\n"}
-    )
+    plain.write({"autoresearch.yaml": "command: python train.py\nmetric: {name: other, pattern: 'other=(.*)'}\n"})
     plain.setup("--tag", "a", "--metric", "val_loss")
     metric = Config.read(plain.folder / "autoresearch.yaml").metric
     assert (metric.name, metric.direction, metric.pattern) == ("val_loss", "lower", r"^val_loss:\s*(\S+)")
@@ -327,9 +323,7 @@ REFUSALS = {
         "git branch autoresearch/a", "--tag a", 4, "a branch autoresearch/a of the tag", "--tag "
     ),
     "invalid tag": Refusal("", "--tag 'a b'", 2, "'a b' is no tag", "--tag "),
-    "branch in the way": Refusal(
-        "git branch autoresearch", "", 4, "A branch named autoresearch", "git branch -m"
-    ),
+    "branch in the way": Refusal("git branch autoresearch", "", 4, "A branch named autoresearch", "git branch -m"),
     "modified code": Refusal("echo x=1 >> lib.py", "", 4, "lib.py", 'git commit -am "work in progress"'),
     "staged new code": Refusal("echo x=1 > new.py; git add new.py", "", 4, "new.py", "git stash"),
     "deleted code": Refusal("rm lib.py", "", 4, "lib.py", "git stash"),
@@ -361,17 +355,13 @@ REFUSALS = {
     "unknown key in the config": Refusal(
         "printf 'command: x\\nmetrics: y\\n' > autoresearch.yaml", "", 2, "unknown key metrics", "mean metric"
     ),
-    "config that is no YAML": Refusal(
-        "echo 'command: [' > autoresearch.yaml", "", 2, "not valid YAML", "Mend"
-    ),
+    "config that is no YAML": Refusal("echo 'command: [' > autoresearch.yaml", "", 2, "not valid YAML", "Mend"),
     "flag that a config cannot take": Refusal(
         "echo '{command: python train.py, metric: {name: val_loss}}' > autoresearch.yaml",
         *("--budget 5", 2, "flags cannot be put into", "Set budget_s"),
     ),
     "impossible budget": Refusal("", "--budget -5", 2, "budget_s is -5", "budget_s"),
-    "no metric": Refusal(
-        "echo 'x = 1' > train.py; git commit -qam x", "", 2, "No number to improve", "--metric NAME"
-    ),
+    "no metric": Refusal("echo 'x = 1' > train.py; git commit -qam x", "", 2, "No number to improve", "--metric NAME"),
     "unclear metric": Refusal(
         'printf \'print("a:", 1)\\nprint("b:", 2)\\n\' > train.py; git commit -qam x',
         *("", 2, "not clear: a, b", "--metric a --direction lower|higher"),
@@ -381,9 +371,7 @@ REFUSALS = {
     "command of no script, and no edit": Refusal(
         "", "--command 'make train' --metric loss", 2, "What experiments may change", "--edit FILE"
     ),
-    "data that is not there": Refusal(
-        "", "--data nowhere", 5, "The data is not there: nowhere", "--data DIR"
-    ),
+    "data that is not there": Refusal("", "--data nowhere", 5, "The data is not there: nowhere", "--data DIR"),
     "unknown starter": Refusal("", "--starter nope", 2, "--starter 'nope' is unknown", "--starter nanogpt"),
     "starter over other files": Refusal("", "--starter nanogpt", 4, "train.py", "--project DIR"),
     "bad direction": Refusal("", "--direction down", 2, "'down'", "--help"),
@@ -408,9 +396,7 @@ def test_missing_data_is_made_by_the_command_in_the_hint(tmp_path: Path, run_scr
     assert "~/.cache/autoresearch/data" in error["message"]
     assert error["hint"] == "python prepare.py"
     assert bench.campaign("a") is None
-    subprocess.run(
-        [sys.executable, *error["hint"].split()[1:]], cwd=bench.folder, check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, *error["hint"].split()[1:]], cwd=bench.folder, check=True, capture_output=True)
     bench.setup("--tag", "a")
 
 
@@ -484,7 +470,5 @@ def test_train_of_the_bench_is_what_detection_claims_about_it(tmp_path: Path) ->
     source = TRAIN.replace("import torch\n", "").replace("torch.manual_seed(42)\n", "")
     (tmp_path / "train.py").write_text(source)
     (tmp_path / "prepare.py").write_text(KARPATHY["prepare.py"])
-    done = subprocess.run(
-        [sys.executable, "train.py"], cwd=tmp_path, check=True, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "val_bpb:          0.997900" in done.stdout

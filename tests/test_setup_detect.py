@@ -57,9 +57,7 @@ ENTRIES = [
 
 @pytest.mark.parametrize("case", ENTRIES, ids=lambda case: case.id)
 def test_entry_is_found(tmp_path: Path, case: Entry) -> None:
-    files = {
-        name: 'if __name__ == "__main__":\n    pass\n' if "__main__" in name else "" for name in case.files
-    }
+    files = {name: 'if __name__ == "__main__":\n    pass\n' if "__main__" in name else "" for name in case.files}
     assert find_entry(project(tmp_path, files))[0] == case.expected
 
 
@@ -125,9 +123,7 @@ def test_command_that_leaves_a_seed_option_out_is_remarked_on_and_kept(tmp_path:
 def test_fixed_seed_is_remarked_on_unless_the_runner_sets_it(tmp_path: Path) -> None:
     fixed = configured(tmp_path, {"train.py": f"import torch\ntorch.manual_seed(42)\n{LOSS}"})
     assert any("train.py:2 fixes the seed at 42" in note for note in fixed.notes)
-    text = (
-        f'seed = int(os.environ.get("AUTORESEARCH_SEED", 1))\ntorch.manual_seed(seed)\nrandom.seed(7)\n{LOSS}'
-    )
+    text = f'seed = int(os.environ.get("AUTORESEARCH_SEED", 1))\ntorch.manual_seed(seed)\nrandom.seed(7)\n{LOSS}'
     assert configured(tmp_path, {"train.py": text}).notes == []
 
 
@@ -199,9 +195,7 @@ def test_metric_is_chosen_and_its_pattern_reads_it(tmp_path: Path, case: Choice)
 def test_metric_printed_by_an_imported_module_is_found_and_its_self_test_is_not(tmp_path: Path) -> None:
     evaluate = 'def report(x):\n    print(f"val_loss: {x}")\n'
     evaluate += 'if __name__ == "__main__":\n    print(f"val_bpb: {1}")\n'
-    made = configured(
-        tmp_path, {"train.py": "from lib.evaluate import report\n", "lib/evaluate.py": evaluate}
-    )
+    made = configured(tmp_path, {"train.py": "from lib.evaluate import report\n", "lib/evaluate.py": evaluate})
     assert made.config.metric.name == "val_loss"
     assert made.config.protect == ("lib/evaluate.py",)
 
@@ -279,9 +273,7 @@ def test_further_lines_of_the_summary_are_watched(tmp_path: Path) -> None:
         ("", 300, 0),
     ],
 )
-def test_time_budget_is_read_from_the_code(
-    tmp_path: Path, source: str, budget_s: float, startup_s: float
-) -> None:
+def test_time_budget_is_read_from_the_code(tmp_path: Path, source: str, budget_s: float, startup_s: float) -> None:
     config = configured(tmp_path, {"train.py": source + LOSS}).config
     assert (config.budget_s, config.startup_s) == (budget_s, startup_s)
 
@@ -308,9 +300,7 @@ def test_data_is_found_by_the_constants_that_name_it(tmp_path: Path, home: Path)
     assert made.data.missing == ("~/.cache/thing/data",)
     assert made.data.prepare == "python prepare.py"
     (home / ".cache" / "thing" / "data").mkdir()
-    assert configured(tmp_path, files).data.missing == ("~/.cache/thing/data",), (
-        "an empty folder holds no data"
-    )
+    assert configured(tmp_path, files).data.missing == ("~/.cache/thing/data",), "an empty folder holds no data"
     (home / ".cache" / "thing" / "data" / "y").touch()
     assert configured(tmp_path, files).data.missing == ()
 
@@ -318,9 +308,7 @@ def test_data_is_found_by_the_constants_that_name_it(tmp_path: Path, home: Path)
 def test_data_beside_the_script_and_by_option(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "a.txt").touch()
-    source = (
-        'DATA = Path(__file__).resolve().parent / "corpus"\np.add_argument("--data-root", default="shards")\n'
-    )
+    source = 'DATA = Path(__file__).resolve().parent / "corpus"\np.add_argument("--data-root", default="shards")\n'
     made = configured(tmp_path, {"train.py": source + LOSS})
     assert made.config.data == ("corpus",)
     assert made.data.missing == (), "nobody makes `shards`, so its name alone is no evidence"
@@ -384,12 +372,8 @@ ISOLATIONS = [
         "worktree",
     ),
     Isolation("flat layout", {"uv.lock": "", "pyproject.toml": PYPROJECT, "x/a.py": ""}, "worktree"),
-    Isolation(
-        "editable src", {".venv/lib/python3.11/site-packages/__editable__.x-0.pth": "{}/src\n"}, "inplace"
-    ),
-    Isolation(
-        "editable root", {".venv/lib/python3.11/site-packages/__editable__.x-0.pth": "{}\n"}, "worktree"
-    ),
+    Isolation("editable src", {".venv/lib/python3.11/site-packages/__editable__.x-0.pth": "{}/src\n"}, "inplace"),
+    Isolation("editable root", {".venv/lib/python3.11/site-packages/__editable__.x-0.pth": "{}\n"}, "worktree"),
     Isolation(
         "another's",
         {".venv/lib/python3.11/site-packages/__editable__.y-0.pth": "/elsewhere/src\n"},
@@ -404,12 +388,8 @@ ISOLATIONS = [
 
 
 @pytest.mark.parametrize("case", ISOLATIONS, ids=lambda case: case.id)
-def test_inplace_is_chosen_only_where_a_checkout_would_not_be_imported(
-    tmp_path: Path, case: Isolation
-) -> None:
-    files = {
-        name: text.format(tmp_path) if "site-packages" in name else text for name, text in case.files.items()
-    }
+def test_inplace_is_chosen_only_where_a_checkout_would_not_be_imported(tmp_path: Path, case: Isolation) -> None:
+    files = {name: text.format(tmp_path) if "site-packages" in name else text for name, text in case.files.items()}
     made = configured(tmp_path, {"train.py": LOSS, **files})
     assert made.config.isolation == case.expected
     assert any(one.key == "isolation" for one in made.findings) == (case.expected == "inplace")

@@ -63,10 +63,7 @@ def test_killed_set_up_is_completed_by_the_same_command(
         assert bench.git("fsck", "--strict", "--no-dangling") == ""
         state = bench.state()
         return {
-            **{
-                key: state[key]
-                for key in ("HEAD", "index", "exclude", "results.tsv", "CLAUDE.md", "train.py")
-            },
+            **{key: state[key] for key in ("HEAD", "index", "exclude", "results.tsv", "CLAUDE.md", "train.py")},
             "tree": bench.git("rev-parse", "HEAD^{tree}"),
             "status": bench.status(),
             # Killed after the config file was written, the same settings are found in it.
@@ -87,9 +84,7 @@ def test_killed_set_up_is_completed_by_the_same_command(
     while True:
         bench = fresh(f"killed-{at}")
         script = [sys.executable, "-c", KILLED, str(at), str(SCRIPT), "--tag", "a"]
-        code = subprocess.run(
-            script, cwd=bench.folder, check=False, capture_output=True, timeout=60
-        ).returncode
+        code = subprocess.run(script, cwd=bench.folder, check=False, capture_output=True, timeout=60).returncode
         if code == 0:
             break
         assert code == -9

@@ -222,9 +222,7 @@ def test_another_branch_is_checked_out(bench: Bench) -> None:
     assert error["hint"] == "git switch autoresearch/a"
 
 
-@pytest.mark.parametrize(
-    "flag", [["--starter", "nanogpt"], ["--import", "x"], ["--prepare"], ["--agents-md"]]
-)
+@pytest.mark.parametrize("flag", [["--starter", "nanogpt"], ["--import", "x"], ["--prepare"], ["--agents-md"]])
 def test_flags_of_a_new_campaign(bench: Bench, flag: list[str]) -> None:
     assert flag[0] in refused(bench, *flag, expect=2)["message"]
 

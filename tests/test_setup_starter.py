@@ -13,9 +13,7 @@ def prepared(home: Path) -> None:
     (cache / "corpus.npz").write_bytes(b"0")
 
 
-def test_starter_makes_a_folder_a_repository_with_a_campaign(
-    tmp_path: Path, run_script: RunScript, home: Path
-) -> None:
+def test_starter_makes_a_folder_a_repository_with_a_campaign(tmp_path: Path, run_script: RunScript, home: Path) -> None:
     prepared(home)
     bench = Bench(folder=tmp_path / "new" / "project", run=run_script)
     done = run_script(
@@ -65,9 +63,7 @@ def test_starter_in_a_repository_becomes_part_of_the_base_and_of_no_branch_of_th
 
 def test_starter_in_place_of_a_file_is_refused(tmp_path: Path, run_script: RunScript) -> None:
     (tmp_path / "file").touch()
-    done = run_script(
-        "setup_campaign", "--starter", "nanogpt", "--project", tmp_path / "file", "--json", cwd=tmp_path
-    )
+    done = run_script("setup_campaign", "--starter", "nanogpt", "--project", tmp_path / "file", "--json", cwd=tmp_path)
     assert done.returncode == 2
     assert "is not a folder" in json.loads(done.stdout)["error"]["message"]
 

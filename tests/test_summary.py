@@ -50,9 +50,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
-def fill(
-    builder: LedgerBuilder, ideas: int, *, seed: int = 1, scale: float = 1.0, level: float = 1.0
-) -> None:
+def fill(builder: LedgerBuilder, ideas: int, *, seed: int = 1, scale: float = 1.0, level: float = 1.0) -> None:
     """A campaign with some of everything; ``scale`` is the size of the metric."""
     rng = random.Random(seed)
     sign = 1 if builder.settings.direction == "lower" else -1
@@ -67,17 +65,12 @@ def fill(
             builder.trial_s = rng.uniform(200, 400)
             family = rng.choice(["optimizer", "model", "data", ""])
             if rng.random() < 0.15:
-                builder.crash(
-                    f"idea {at}", rng.choice(FAILURES), rng.choice(["oom_gpu", "exit"]), family=family
-                )
+                builder.crash(f"idea {at}", rng.choice(FAILURES), rng.choice(["oom_gpu", "exit"]), family=family)
                 continue
             effect = standing + rng.gauss(-0.001, 0.004)
             values = [run(effect) for _ in range(rng.randint(1, 3))]
             lines = (rng.randrange(40), rng.randrange(40))
-            if (
-                builder.idea(f"idea {at} {rng.choice(NASTY)}", values, family=family, lines=lines).status
-                == Status.KEEP
-            ):
+            if builder.idea(f"idea {at} {rng.choice(NASTY)}", values, family=family, lines=lines).status == Status.KEEP:
                 standing = effect
             if at % 9 == 8:
                 builder.retest(run(standing))
@@ -174,9 +167,7 @@ def test_kept_list_and_near_misses_carry_the_evidence_of_their_decisions(ledger:
     assert summary.inconclusive == len(missed) > len(promising) > 0
     for each in (*summary.kept, *summary.near_misses):
         row = rows[each.number]
-        trials = [
-            trial for trial in ledger.trials("apr5", each.number) if trial.purpose is not Purpose.RETEST
-        ]
+        trials = [trial for trial in ledger.trials("apr5", each.number) if trial.purpose is not Purpose.RETEST]
         assert (each.commit, each.family, each.description) == (row.commit, row.family, row.description)
         assert (each.lines_added, each.lines_deleted) == (row.lines_added, row.lines_deleted)
         assert (each.verdict, each.undone, each.metric, each.epoch) == (
@@ -231,9 +222,7 @@ def test_times_failures_and_families_add_up_to_the_trials(ledger: Ledger) -> Non
         assert failure.experiments == len(set(numbers))
         assert failure.last_number == max(numbers)
         assert failure.last_reason == rows[failure.last_number].reason
-    assert {(f.outcome, f.cause) for f in summary.failures} == {
-        key for key in totals if key[0] != "completed"
-    }
+    assert {(f.outcome, f.cause) for f in summary.failures} == {key for key in totals if key[0] != "completed"}
     assert [failure.trials for failure in summary.failures] == sorted(
         (f.trials for f in summary.failures), reverse=True
     )
@@ -394,9 +383,7 @@ def test_text_prints_the_figures(ledger: Ledger, direction: str) -> None:
     assert f"sigma {builder.rule.sigma:.3g} for one run ({builder.rule.sigma_df} df)" in text
 
     rows = section(text, "Kept ideas")
-    kept = [
-        row for row in ledger.experiments("apr5") if (row.status is Status.KEEP or row.undone) and row.number
-    ]
+    kept = [row for row in ledger.experiments("apr5") if (row.status is Status.KEEP or row.undone) and row.number]
     assert 2 <= len(rows) == len(kept) <= 14
     for line, row in zip(rows, kept, strict=True):
         judgement = row.judgement
@@ -429,9 +416,7 @@ def test_text_is_bounded_for_a_long_campaign(ledger: Ledger, width: int) -> None
     fill(builder, 300)
     with ledger.transaction():
         for at in range(30):
-            last = builder.crash(
-                f"crash {at}", FAILURES[at % len(FAILURES)], f"cause {at}", family=f"family {at} " * 9
-            )
+            last = builder.crash(f"crash {at}", FAILURES[at % len(FAILURES)], f"cause {at}", family=f"family {at} " * 9)
             last.undone = "by hand " * 50
             ledger.update_experiment(last, "undone")
             ledger.add_event("apr5", f"kind {at}", "text " * 100)
@@ -531,9 +516,7 @@ def test_running_experiment_is_shown_with_its_seeds(ledger: Ledger) -> None:
     summary = summarise(ledger, builder.campaign)
     assert summary.open_experiment is not None
     assert (summary.open_experiment.values, summary.open_experiment.running_seeds) == ({1: 0.98}, [2])
-    assert f"experiment 1 ({experiment.commit[:7]}, half the batch): 1 of its trials completed" in render(
-        summary
-    )
+    assert f"experiment 1 ({experiment.commit[:7]}, half the batch): 1 of its trials completed" in render(summary)
 
 
 def test_judged_experiment_names_the_command_that_logs_it(ledger: Ledger) -> None:
@@ -542,9 +525,7 @@ def test_judged_experiment_names_the_command_that_logs_it(ledger: Ledger) -> Non
     experiment = builder.open("half the batch")
     experiment.state, experiment.verdict = State.JUDGED, "better"
     ledger.update_experiment(experiment, "state", "verdict")
-    assert "judged better, to be logged: python scripts/log_result.py" in render(
-        summarise(ledger, builder.campaign)
-    )
+    assert "judged better, to be logged: python scripts/log_result.py" in render(summarise(ledger, builder.campaign))
 
 
 @pytest.mark.parametrize("scale", [1e-9, 1e9, -1.0])
@@ -661,9 +642,7 @@ def test_script_neither_waits_for_the_loop_nor_writes(project: Path, run_script:
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_text_is_coloured_on_a_terminal_unless_no_color_is_set(
-    project: Path, no_color: str, coloured: bool
-) -> None:
+def test_text_is_coloured_on_a_terminal_unless_no_color_is_set(project: Path, no_color: str, coloured: bool) -> None:
     controller, terminal = pty.openpty()
     command = [sys.executable, str(ROOT / "scripts" / "summarize.py"), "--tag", "apr5"]
     environment = {**os.environ, "TERM": "xterm-256color", "NO_COLOR": no_color, "COLUMNS": "100"}

@@ -126,9 +126,7 @@ RECORDED = [  # computed once with the prototype that the rule grew out of
 
 @pytest.mark.parametrize("known", RECORDED, ids=lambda known: known.boldness)
 def test_campaigns_without_strays_reproduce_the_recorded_numbers(known: Recorded) -> None:
-    played = play(
-        known.number, mixed, ideas=40, sigma=known.sigma, rule_settings=RuleSettings(boldness=known.boldness)
-    )
+    played = play(known.number, mixed, ideas=40, sigma=known.sigma, rule_settings=RuleSettings(boldness=known.boldness))
     rule = played.rule
     assert played.story == known.story
     assert rule.incumbent_level == pytest.approx(known.level)
@@ -195,9 +193,7 @@ def test_units_and_offset_of_the_metric_do_not_matter(campaign, scale: float, sh
     assert other.story == plain.story
     assert [judgement.verdict for judgement in other.judgements] == [j.verdict for j in plain.judgements]
     assert other.rule.sigma == pytest.approx(scale * plain.rule.sigma, rel=1e-6)
-    assert other.rule.credited_gain == pytest.approx(
-        scale * plain.rule.credited_gain, rel=1e-5, abs=scale * 1e-6
-    )
+    assert other.rule.credited_gain == pytest.approx(scale * plain.rule.credited_gain, rel=1e-5, abs=scale * 1e-6)
 
 
 # ---- small simulations: rates that must hold
@@ -298,10 +294,7 @@ def test_a_baseline_without_any_spread_is_deterministic_and_one_trial_decides() 
     assert (worse.decision, worse.verdict) == ("discard", "worse")
     assert "deterministic" in better.reason
     json.dumps(
-        [
-            judgement._asdict() if hasattr(judgement, "_asdict") else vars(judgement)
-            for judgement in (better, same)
-        ],
+        [judgement._asdict() if hasattr(judgement, "_asdict") else vars(judgement) for judgement in (better, same)],
         allow_nan=False,
     )
 
@@ -419,9 +412,7 @@ def test_values_that_are_no_metric_are_refused(runs: Mapping[int, float]) -> Non
             use(runs)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"boldness": "brave"}, {"direction": "min"}, {"max_seeds": 0}, {"retest_every": -1}]
-)
+@pytest.mark.parametrize("wrong", [{"boldness": "brave"}, {"direction": "min"}, {"max_seeds": 0}, {"retest_every": -1}])
 def test_settings_that_mean_nothing_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="must be"):
         RuleSettings(**wrong)
@@ -603,7 +594,5 @@ def test_judging_imports_neither_scipy_nor_numpy() -> None:
         "KeepRule.start({1: 1.0, 2: 1.1}, RuleSettings()).judge({1: 0.9});"
         "print(sorted({'scipy', 'numpy'} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

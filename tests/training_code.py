@@ -161,9 +161,7 @@ def edited(text: str, changes: Changes) -> str:
     return text
 
 
-def check(
-    changes: Changes, *, before: str = TRAIN, config: Config = CONFIG, prepare: str = PREPARE
-) -> list[str]:
+def check(changes: Changes, *, before: str = TRAIN, config: Config = CONFIG, prepare: str = PREPARE) -> list[str]:
     """Hold an edit of train.py against the guards."""
     after = {"train.py": edited(before, changes)}
     return check_edit({"train.py": before}, after, config, protected_sources={"prepare.py": prepare})

@@ -81,9 +81,7 @@ def print_table(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="40 sessions a cell and no long ones (< 20 s)")
     parser.add_argument("--sessions", type=int, default=500, help="sessions a cell (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -94,9 +92,7 @@ def main() -> int:
     jobs = [(rule, world, sessions) for rule in RULES for world in CELLS.values()]
     keys = [(rule, cell) for rule in RULES for cell in CELLS]
     long_rules = () if options.quick else LONG_RULES
-    jobs += [
-        (rule, world, max(sessions // LONG_SHARE, 2)) for rule in long_rules for world in LONG_CELLS.values()
-    ]
+    jobs += [(rule, world, max(sessions // LONG_SHARE, 2)) for rule in long_rules for world in LONG_CELLS.values()]
     keys += [(rule, f"long {cell}") for rule in long_rules for cell in LONG_CELLS]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         results: Results = dict(zip(keys, pool.starmap(play, jobs, chunksize=1), strict=True))
@@ -108,9 +104,7 @@ def main() -> int:
     print("stray: 4 % of the seeds end 6 to 30 sigma behind, for every code.")
     print_table("True gain for every 100 runs, in s", results, rules, ordinary, lambda x: x.gain)
     print_table("... its standard error", results, rules[:1], ordinary, lambda x: x.gain_se)
-    print_table(
-        "Share of the standing keeps that are false", results, rules, ordinary, lambda x: x.false_share
-    )
+    print_table("Share of the standing keeps that are false", results, rules, ordinary, lambda x: x.false_share)
     print_table("Optimism: reported less true gain, in sigma", results, rules, ordinary, lambda x: x.optimism)
     no_gain = ["A/A", "stray A/A"]
     print_table("A/A, 100 empty ideas: standing keeps", results, rules, no_gain, lambda x: x.keeps)

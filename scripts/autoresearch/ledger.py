@@ -452,11 +452,10 @@ class Ledger:
 def _columns(record: Campaign | Experiment, json_fields: tuple[str, ...]) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for name, value in vars(record).items():
-        if name in json_fields:
-            value = None if value is None else json.dumps(value, ensure_ascii=False)
-        elif isinstance(value, StrEnum):
-            value = value.value
-        columns[_RENAMED.get(name, name)] = value
+        stored = value.value if isinstance(value, StrEnum) else value
+        if name in json_fields and value is not None:
+            stored = json.dumps(value, ensure_ascii=False)
+        columns[_RENAMED.get(name, name)] = stored
     return columns
 
 

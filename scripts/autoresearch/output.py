@@ -22,7 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from autoresearch.errors import AutoresearchError, MachineError, NeedsHumanError, UsageError
+from autoresearch.errors import (
+    AutoresearchError,
+    MachineError,
+    NeedsHumanError,
+    StillRunningError,
+    UsageError,
+)
 
 SCHEMA = 1
 EXIT_BUG = 1
@@ -62,9 +68,7 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}.", hint=f"{self.prog} --help")
 
 
-def run_script(
-    parser: Parser, work: Callable[[argparse.Namespace], Result], argv: Sequence[str] | None = None
-) -> int:
+def run_script(parser: Parser, work: Callable[[argparse.Namespace], Result], argv: Sequence[str] | None = None) -> int:
     """Parse, work, print; return the exit code. The only place where exceptions become codes."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
@@ -75,8 +79,8 @@ def run_script(
     except AutoresearchError as error:
         return _fail(command, error, as_json, error.exit_code)
     except KeyboardInterrupt:
-        error = AutoresearchError("Interrupted.", hint="python scripts/status.py", code="interrupted")
-        return _fail(command, error, as_json, EXIT_INTERRUPTED)
+        interrupted = AutoresearchError("Interrupted.", hint="python scripts/status.py", code="interrupted")
+        return _fail(command, interrupted, as_json, EXIT_INTERRUPTED)
     except (OSError, sqlite3.Error) as error:
         known = _known_failure(error)
         if known is None:
@@ -85,9 +89,12 @@ def run_script(
     except Exception as error:  # noqa: BLE001 - the one place that reports bugs
         return _bug(command, error, as_json)
     if as_json:
-        _print(_envelope(command, result.exit_code == 0, result.data, None))
+        data = dict(result.data)
+        if isinstance(data.get("next"), dict):
+            data["next"] = {key: _callable(str(text)) for key, text in data["next"].items()}
+        _print(_envelope(command, result.exit_code in (0, StillRunningError.exit_code), data, None))
     else:
-        _print(result.text.rstrip("\n"))
+        _print(_callable(result.text.rstrip("\n")))
     return result.exit_code
 
 
@@ -101,11 +108,11 @@ def _envelope(command: str, ok: bool, data: dict[str, Any], error: dict[str, str
 
 
 def _fail(command: str, error: AutoresearchError, as_json: bool, exit_code: int) -> int:
-    data = getattr(error, "data", None) or {}
+    hint = _callable(error.hint)
     if as_json:
-        body = {"code": error.code, "message": error.message, "hint": error.hint}
-        _print(_envelope(command, False, data, body))
-    lines = [f"{command}: {error.message}"] + ([f"  → {error.hint}"] if error.hint else [])
+        body = {"code": error.code, "message": error.message, "hint": hint}
+        _print(_envelope(command, False, {}, body))
+    lines = [f"{command}: {error.message}"] + ([f"  → {hint}"] if hint else [])
     print("\n".join(lines), file=sys.stderr)
     return exit_code
 
@@ -139,6 +146,14 @@ def _known_failure(error: OSError | sqlite3.Error) -> AutoresearchError | None:
         where = f" ({error.filename})" if error.filename else ""
         return MachineError(f"{error.strerror}{where}.", hint="Check disk space and the folder's rights: df -h .")
     return None
+
+
+def _callable(text: str) -> str:
+    """``text`` with the commands in it as they are to be typed: by the bundle's own path, unless that is here."""
+    scripts = Path(__file__).resolve().parent.parent
+    if scripts == Path.cwd() / "scripts":
+        return text
+    return text.replace("python scripts/", f"python {scripts}/")
 
 
 def _print(text: str) -> None:

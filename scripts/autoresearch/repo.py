@@ -88,7 +88,8 @@ class Repo:
             ) from None
         if repo.bare or repo.working_tree_dir is None:
             raise NoCampaignError(
-                f"{self.project} is a bare repository, without files to run.", hint="git clone it and work in the clone."
+                f"{self.project} is a bare repository, without files to run.",
+                hint="git clone it and work in the clone.",
             )
         self._command_error: type[Exception] = git.GitCommandError
         self._git: git.Git = repo.git
@@ -229,7 +230,7 @@ class Repo:
         for header in fields:
             if not header:
                 return
-            old_mode, new_mode, old_sha, new_sha, letter = header.lstrip(":").split(" ")
+            old_mode, new_mode, _, _, letter = header.lstrip(":").split(" ")
             path, old_path = next(fields), ""
             if letter[0] in "RC":
                 old_path, path = path, next(fields)
@@ -305,7 +306,7 @@ class Repo:
 
     def _identity(self) -> dict[str, str]:
         """The user's own name where git knows one, else ours: a night must not end on a missing user.name."""
-        env = {}
+        env: dict[str, str] = {}
         for role in ("AUTHOR", "COMMITTER"):
             if self._ask("var", f"GIT_{role}_IDENT") is None:
                 env |= {f"GIT_{role}_NAME": "autoresearch", f"GIT_{role}_EMAIL": "autoresearch@localhost"}

@@ -135,9 +135,7 @@ def _from_file(project: Project, wishes: Wishes, existing: str) -> Configured:
     values["watch"] = list(config.watch)
     keys = ("command", "metric", "edit", "protect", "data", "budget_s", "watch", "link", "isolation")
     findings = [
-        _finding(
-            key, values[key], f"given; {CONFIG_FILE} says so now" if key in wishes.given else CONFIG_FILE
-        )
+        _finding(key, values[key], f"given; {CONFIG_FILE} says so now" if key in wishes.given else CONFIG_FILE)
         for key in keys
     ]
     made = Configured(
@@ -219,9 +217,7 @@ def _metric(printed: Sequence[Printed], wishes: Wishes) -> tuple[dict[str, str],
 
 
 def _which_metric(printed: Sequence[Printed], wishes: Wishes) -> UsageError:
-    names = [one.name for one in printed if one.summary or one.rank is not None] or [
-        one.name for one in printed
-    ]
+    names = [one.name for one in printed if one.summary or one.rank is not None] or [one.name for one in printed]
     direction = wishes.direction or "lower|higher"
     if not names:
         return UsageError(
@@ -237,23 +233,18 @@ def _which_metric(printed: Sequence[Printed], wishes: Wishes) -> UsageError:
     )
 
 
-def _watched(
-    printed: Sequence[Printed], metric: str, wishes: Wishes
-) -> tuple[list[str] | dict[str, str], str]:
+def _watched(printed: Sequence[Printed], metric: str, wishes: Wishes) -> tuple[list[str] | dict[str, str], str]:
     """The config's ``watch``: a list of names where all are plain lines, else name and pattern."""
     if wishes.watch is not None:
         by_name = {one.name: one for one in printed}
         chosen = {
-            name: by_name[name].any_pattern if name in by_name else default_pattern(name)
-            for name in wishes.watch
+            name: by_name[name].any_pattern if name in by_name else default_pattern(name) for name in wishes.watch
         }
         how = "given"
     else:
         lines = [one for one in printed if one.summary and not one.repeated and one.name == one.label]
         known = [one for one in printed if one.is_result and one not in lines]
-        chosen = {
-            one.name: one.any_pattern for one in [*lines, *known][: WATCHED_AT_MOST + 1] if one.name != metric
-        }
+        chosen = {one.name: one.any_pattern for one in [*lines, *known][: WATCHED_AT_MOST + 1] if one.name != metric}
         how = "printed as well"
     if all(pattern == default_pattern(name) for name, pattern in chosen.items()):
         return list(chosen), how
@@ -275,9 +266,7 @@ def _loose_code(project: Project, config: Config) -> list[str]:
     if not loose or config.isolation == "inplace":
         return []
     names = ", ".join(loose[:5])
-    return [
-        f"not committed, so no trial sees it: {names}. If training needs it: git add {loose[0]} && git commit"
-    ]
+    return [f"not committed, so no trial sees it: {names}. If training needs it: git add {loose[0]} && git commit"]
 
 
 def _startup(budget_s: float, *, compiles: bool) -> float:

@@ -52,9 +52,7 @@ def constants(tree: ast.Module, path: str) -> Iterator[Constant]:
             known.pop(name, None)
             continue
         known[name] = value
-        yield Constant(
-            name=name, value=value, line=node.lineno, from_environment=_asks_environment(expression)
-        )
+        yield Constant(name=name, value=value, line=node.lineno, from_environment=_asks_environment(expression))
     for call in options(tree):
         default = next((keyword.value for keyword in call.keywords if keyword.arg == "default"), None)
         value = None if default is None else fold(default, known, path)
@@ -79,11 +77,7 @@ def option_flag(call: ast.Call) -> str:
     if _name_of(call.func).rpartition(".")[2] not in ("add_argument", "option", "Option"):
         return ""
     for argument in call.args:
-        if (
-            isinstance(argument, ast.Constant)
-            and isinstance(argument.value, str)
-            and argument.value.startswith("--")
-        ):
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and argument.value.startswith("--"):
             return argument.value.partition("/")[0]
     return ""
 
@@ -107,10 +101,7 @@ def fold(node: ast.expr, known: Mapping[str, Value], path: str) -> Value | None:
         case ast.JoinedStr(values=parts):
             if any(isinstance(part, ast.FormattedValue) and part.format_spec for part in parts):
                 return None
-            texts = [
-                fold(part.value if isinstance(part, ast.FormattedValue) else part, known, path)
-                for part in parts
-            ]
+            texts = [fold(part.value if isinstance(part, ast.FormattedValue) else part, known, path) for part in parts]
             return None if None in texts else "".join(map(str, texts))
         case ast.Call(func=function, args=arguments):
             return _call(function, arguments, known, path)
@@ -134,9 +125,7 @@ def _calculate(left: Value | None, operator: ast.operator, right: Value | None) 
     return None
 
 
-def _call(
-    function: ast.expr, arguments: list[ast.expr], known: Mapping[str, Value], path: str
-) -> Value | None:
+def _call(function: ast.expr, arguments: list[ast.expr], known: Mapping[str, Value], path: str) -> Value | None:
     name = _name_of(function)
     short = name.rpartition(".")[2] or (function.attr if isinstance(function, ast.Attribute) else "")
     values = [fold(argument, known, path) for argument in arguments]

@@ -99,7 +99,10 @@ def choose_status(experiment: Experiment, wish: str, *, simplification: bool) ->
         return Status.KEEP
     why = f"its verdict is {verdict}: {experiment.reason}"
     if simpler:
-        why = f"it adds {experiment.lines_added} lines and deletes {experiment.lines_deleted}; a simplification deletes more"
+        why = (
+            f"it adds {experiment.lines_added} lines and deletes {experiment.lines_deleted}; "
+            "a simplification deletes more"
+        )
     raise RefusedError(
         f"Experiment {experiment.number} cannot be kept: {why}.",
         hint="python scripts/log_result.py --status auto",

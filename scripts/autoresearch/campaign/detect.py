@@ -122,9 +122,7 @@ def _find_seed(project: Project, found: Detected, *, settable: bool) -> None:
     if any("AUTORESEARCH_SEED" in text for text in texts.values()):
         return
     for path, text in texts.items():
-        fixed = re.search(
-            r"(?m)^[^#\n]*\b(?:manual_seed|seed|PRNGKey|set_seed|seed_everything)\((\d+)\)", text
-        )
+        fixed = re.search(r"(?m)^[^#\n]*\b(?:manual_seed|seed|PRNGKey|set_seed|seed_everything)\((\d+)\)", text)
         if fixed:
             line = text[: fixed.start()].count("\n") + 1
             found.notes.append(
@@ -146,11 +144,7 @@ def _find_budget(project: Project, found: Detected) -> None:
 
 
 def _is_budget(one: Constant) -> bool:
-    return (
-        BUDGET_NAMES.fullmatch(one.name.upper()) is not None
-        and isinstance(one.value, int | float)
-        and one.value > 0
-    )
+    return BUDGET_NAMES.fullmatch(one.name.upper()) is not None and isinstance(one.value, int | float) and one.value > 0
 
 
 def _find_printed(project: Project, found: Detected) -> list[Printed]:

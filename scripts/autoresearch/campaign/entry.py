@@ -75,9 +75,7 @@ def find_entry(project: Project) -> tuple[str, str]:
                 return path, f"{path} is there"
     scripts = [path for path in project.files if path.endswith(".py") and "/" not in path]
     training = [path for path in scripts if "train" in path]
-    runnable = [
-        path for path in scripts if "__main__" in project.text(path) and not PREPARERS.fullmatch(path)
-    ]
+    runnable = [path for path in scripts if "__main__" in project.text(path) and not PREPARERS.fullmatch(path)]
     for candidates, how in (
         (training, "the only script named after training"),
         (runnable, "the only script"),
@@ -92,11 +90,7 @@ def find_entry(project: Project) -> tuple[str, str]:
             code="entry_not_committed",
         )
     several = training or runnable
-    what = (
-        f"several could be: {', '.join(several[:8])}"
-        if several
-        else "there is no train.py, main.py or run.py"
-    )
+    what = f"several could be: {', '.join(several[:8])}" if several else "there is no train.py, main.py or run.py"
     example = shlex.quote(f"python {several[0] if several else 'path/to/script.py'}")
     raise UsageError(
         f"Which script trains is not clear: {what}.",

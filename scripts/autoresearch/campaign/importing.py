@@ -69,9 +69,7 @@ def parse_import(text: str, name: str) -> Import:
     lines = [line.rstrip("\r") for line in text.split("\n")]
     header = lines[0].split("\t")
     if len(header) < len(HEADER) or (header[0], *header[2:5]) != (HEADER[0], *HEADER[2:]):
-        _fail(
-            name, 1, lines[0], "the header commit, METRIC, memory_gb, status, description, separated by tabs"
-        )
+        _fail(name, 1, lines[0], "the header commit, METRIC, memory_gb, status, description, separated by tabs")
     rows = [_row(line, number, name, len(header)) for number, line in enumerate(lines[1:], 2) if line.strip()]
     if not rows:
         _fail(name, 2, "", "at least one row below the header")

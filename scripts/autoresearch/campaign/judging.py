@@ -104,9 +104,7 @@ def _judge_candidate(oc: OpenCampaign, experiment: Experiment, trials: Sequence[
     wanted = int(experiment.options.get("seeds") or 1)
     if judgement.decision == "run" or len(runs) < min(wanted, oc.config.keep.max_seeds):
         return NextTrial(seed=rule.next_seed(len(runs)), purpose=Purpose.CONFIRM)
-    return Verdict(
-        word=judgement.verdict, suggestion=judgement.decision, reason=judgement.reason, judgement=evidence
-    )
+    return Verdict(word=judgement.verdict, suggestion=judgement.decision, reason=judgement.reason, judgement=evidence)
 
 
 def broken_constraint(oc: OpenCampaign, trials: Sequence[Trial]) -> str:
@@ -119,7 +117,8 @@ def broken_constraint(oc: OpenCampaign, trials: Sequence[Trial]) -> str:
         value = _mean_of(constraint.name, oc.config, trials)
         reference = _mean_of(constraint.name, oc.config, baseline_trials)
         if value is not None and not constraint.allows(value, reference):
-            return f"breaks the constraint {constraint.text}: {constraint.name} is {value:g}, the limit {constraint.limit(reference):g}"
+            limit = constraint.limit(reference)
+            return f"breaks the constraint {constraint.text}: {constraint.name} is {value:g}, the limit {limit:g}"
     return ""
 
 

@@ -78,18 +78,14 @@ def find_data(project: Project, found: Detected, links: Sequence[str]) -> Data:
 
 def given_data(paths: tuple[str, ...], project: Project, found: Detected) -> Data:
     """Data at ``paths``: what of it is missing, and what makes that."""
-    missing = tuple(
-        path for path in paths if is_missing(path, project.folder) or _is_unprepared(path, project, found)
-    )
+    missing = tuple(path for path in paths if is_missing(path, project.folder) or _is_unprepared(path, project, found))
     return Data(paths=paths, missing=missing, prepare=_preparing(missing, found) if missing else None)
 
 
 def _preparing(missing: Sequence[str], found: Detected) -> str | None:
     """The command that makes ``missing``: of the script beside it, of one on top, or of the only one."""
     beside = [path for path in found.preparers if str(PurePosixPath(path).parent) in missing]
-    on_top = sorted(
-        (path for path in found.preparers if "/" not in path), key=lambda path: "prepare" not in path
-    )
+    on_top = sorted((path for path in found.preparers if "/" not in path), key=lambda path: "prepare" not in path)
     only = list(found.preparers) if len(found.preparers) == 1 else []
     return next((found.preparers[path] for path in (*beside, *on_top, *only)), None)
 
@@ -139,9 +135,7 @@ def find_links(project: Project, found: Detected) -> tuple[list[str], list[str]]
     """(ignored or untracked entries that a checkout needs, those beyond what can be linked one by one)."""
     folders = {str(parent) for path in project.untracked for parent in PurePosixPath(path).parents}
     code = "\n".join(map(project.text, found.sources))
-    named = [
-        path for path in project.untracked if PurePosixPath(path).name in code and not path.endswith(".py")
-    ]
+    named = [path for path in project.untracked if PurePosixPath(path).name in code and not path.endswith(".py")]
     wanted: dict[str, None] = {}
     for entry in (*project.ignored, *sorted(folders - {"."}), *named):
         covered = any(str(parent) in wanted for parent in PurePosixPath(entry).parents)
@@ -183,13 +177,9 @@ def _editable_folders(project: Project) -> Iterator[str]:
     for environment in (".venv", "venv"):
         for site in (project.folder / environment).glob("lib/python*/site-packages"):
             for path in sorted(site.glob("*.pth")):
-                yield from _inside(
-                    path.read_text(encoding="utf-8", errors="replace").splitlines(), project.folder
-                )
+                yield from _inside(path.read_text(encoding="utf-8", errors="replace").splitlines(), project.folder)
             for finder in sorted(site.glob("__editable___*_finder.py")):
-                mapped = re.findall(
-                    r"['\"](/[^'\"]+)['\"]", finder.read_text(encoding="utf-8", errors="replace")
-                )
+                mapped = re.findall(r"['\"](/[^'\"]+)['\"]", finder.read_text(encoding="utf-8", errors="replace"))
                 yield from _inside([str(Path(path).parent) for path in mapped], project.folder)
 
 

@@ -81,9 +81,9 @@ def open_campaign(project: Path, tag: str | None = None, *, wait_s: float = LOCK
     ``tag`` picks one; without it: the one of the checked-out branch, else the one set up in this
     folder last, else the newest. ``NoCampaignError`` if there is none.
     """
-    with open_ledger(project) as (repo, ledger):
-        campaign = find_campaign(repo, ledger, tag)
-        repo = home_of(repo, campaign)
+    with open_ledger(project) as (here, ledger):
+        campaign = find_campaign(here, ledger, tag)
+        repo = home_of(here, campaign)
         with lock(repo.state_dir / campaign.tag, wait_s=wait_s):
             fresh = ledger.campaign(campaign.tag)
             assert fresh is not None, "a campaign is never deleted"

@@ -167,9 +167,7 @@ def _printed_text(call: ast.Call) -> str:
     if "file" in keywords and ast.unparse(keywords["file"]) not in ("sys.stdout", "sys.stderr", "None"):
         return ""
     separator = keywords.get("sep")
-    between = (
-        separator.value if isinstance(separator, ast.Constant) and isinstance(separator.value, str) else " "
-    )
+    between = separator.value if isinstance(separator, ast.Constant) and isinstance(separator.value, str) else " "
     text = between.join(_text(argument) for argument in call.args)
     # A logger may put the time or its name in front.
     return f"{_HOLE} {_PERCENT_FIELD.sub(_HOLE, text)}" if logs else text

@@ -49,9 +49,7 @@ def bring_forward(oc: OpenCampaign) -> Progress:
         experiment.verdict, experiment.judgement = step.word, step.judgement
         experiment.reason, experiment.state = step.reason, State.JUDGED
         _book_numbers(oc, experiment)
-        oc.ledger.update_experiment(
-            experiment, "verdict", "judgement", "reason", "state", "metric", "peak_mem_mib"
-        )
+        oc.ledger.update_experiment(experiment, "verdict", "judgement", "reason", "state", "metric", "peak_mem_mib")
         remove_checkout(oc)
         if experiment.is_baseline and step.suggestion == "keep":
             book_baseline(oc, experiment)
@@ -111,15 +109,24 @@ def _book_numbers(oc: OpenCampaign, experiment: Experiment) -> None:
 
 
 def wait_for_trial(
-    project: Path, tag: str | None, wait_s: float, *, on_tick: Callable[[], None] | None = None
+    project: Path,
+    tag: str | None,
+    wait_s: float,
+    *,
+    number: int | None = None,
+    on_tick: Callable[[], None] | None = None,
 ) -> Progress:
-    """Bring the campaign forward until nothing runs or ``wait_s`` seconds are over; holds no lock while it waits."""
+    """Bring the campaign forward until nothing runs or ``wait_s`` seconds are over; holds no lock while it waits.
+
+    With ``number`` it also ends when that experiment needs no more trials, whatever else runs.
+    """
     deadline = time.monotonic() + wait_s
     while True:
         with open_campaign(project, tag) as oc:
             progress = bring_forward(oc)
         trial = progress.running
-        if trial is None:
+        waiting_for = progress.experiment
+        if trial is None or (number is not None and (waiting_for is None or waiting_for.state is not State.RUNNING)):
             return progress
         result = Path(trial.directory) / RESULT_FILE
         look_again = time.monotonic() + LIVENESS_S

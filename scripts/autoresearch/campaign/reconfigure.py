@@ -69,23 +69,17 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
         notes.append(f"what was committed on {oc.branch} since the incumbent is part of the new baseline")
     notes += data_changes
     if "metric.name" in differences:
-        notes.append(
-            f"results.tsv has one metric column: in its rows up to now it holds {oc.config.metric.name}"
-        )
+        notes.append(f"results.tsv has one metric column: in its rows up to now it holds {oc.config.metric.name}")
     waiting = [change.path for change in oc.repo.changes(tip) if in_scope(change.path, config.edit)]
     if waiting:
-        notes.append(
-            f"your uncommitted edit of {', '.join(waiting[:3])} waits: the baseline is the code without it"
-        )
+        notes.append(f"your uncommitted edit of {', '.join(waiting[:3])} waits: the baseline is the code without it")
     if dry_run:
         return Reconfigured(
             changed=True, epoch=oc.campaign.epoch + 1, base_commit=tip, differences=differences, notes=notes
         )
     cancel_trials(oc)  # a re-test of the incumbent would be judged by a rule that is gone
     replace_text(oc.repo.project / CONFIG_FILE, text)
-    commit = oc.repo.commit_paths(
-        tip, [CONFIG_FILE], f"autoresearch: new settings, epoch {oc.campaign.epoch + 1}"
-    )
+    commit = oc.repo.commit_paths(tip, [CONFIG_FILE], f"autoresearch: new settings, epoch {oc.campaign.epoch + 1}")
     if oc.repo.root_tree(commit) == oc.repo.root_tree(tip):
         commit = tip
     else:
@@ -104,9 +98,7 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
     fresh = replace(oc, config=config)
     notes += refresh(fresh)
     render_memo(fresh)
-    return Reconfigured(
-        changed=True, epoch=campaign.epoch, base_commit=commit, differences=differences, notes=notes
-    )
+    return Reconfigured(changed=True, epoch=campaign.epoch, base_commit=commit, differences=differences, notes=notes)
 
 
 def _wanted(oc: OpenCampaign, wishes: Wishes, tip: str) -> tuple[str, Config]:

@@ -15,8 +15,8 @@ from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.trials import (
     experiment_arguments,
     experiment_environment,
-    trial_environment,
     training_python,
+    trial_environment,
 )
 from autoresearch.errors import NeedsHumanError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import (
@@ -95,7 +95,9 @@ def submit(oc: OpenCampaign, request: Request, *, dry_run: bool = False) -> Subm
     _record(oc, experiment, again=open_experiment is not None)
     progress = bring_forward(oc)
     notes += check_environment(oc, experiment)
-    return Submission(experiment=oc.ledger.experiment(oc.tag, experiment.number) or experiment, progress=progress, notes=notes)
+    return Submission(
+        experiment=oc.ledger.experiment(oc.tag, experiment.number) or experiment, progress=progress, notes=notes
+    )
 
 
 def check_head(oc: OpenCampaign) -> None:

@@ -266,9 +266,7 @@ def _results(repo: Repo, ledger: Ledger, campaign: Campaign) -> list[str]:
         ours = {known.view_sha256.removeprefix("!") for known in ledger.campaigns()}
         view = render_results(campaign.config["metric"]["name"], ledger.result_rows(campaign.tag))
         if digest not in ours and found != view.encode():
-            done.append(
-                f"the {RESULTS_FILE} that was there is kept as {_keep_aside(path, found, campaign.tag)}"
-            )
+            done.append(f"the {RESULTS_FILE} that was there is kept as {_keep_aside(path, found, campaign.tag)}")
     write_results(path, ledger, campaign, repo.state_dir / campaign.tag / "hand-edits")
     return done
 

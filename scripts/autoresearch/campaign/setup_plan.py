@@ -115,15 +115,9 @@ def make_plan(repo: Repo, ledger: Ledger, request: Request, today: date) -> Plan
 def _tag(repo: Repo, ledger: Ledger, request: Request, branch: str | None, today: date) -> tuple[bool, str]:
     """(whether the checked-out branch of an earlier run is taken over, the campaign's tag)."""
     if request.import_file is not None:
-        here = (
-            (branch or "").removeprefix(BRANCH_PREFIX) if (branch or "").startswith(BRANCH_PREFIX) else None
-        )
+        here = (branch or "").removeprefix(BRANCH_PREFIX) if (branch or "").startswith(BRANCH_PREFIX) else None
         wanted = request.tag or here
-        if (
-            wanted is not None
-            and ledger.campaign(wanted) is None
-            and repo.branches(f"{BRANCH_PREFIX}{wanted}")
-        ):
+        if wanted is not None and ledger.campaign(wanted) is None and repo.branches(f"{BRANCH_PREFIX}{wanted}"):
             if wanted != here:
                 raise RefusedError(
                     f"The branch {BRANCH_PREFIX}{wanted} of the run to import is not checked out.",
@@ -159,9 +153,7 @@ def _about_import(adopted: Adopted, head: str) -> list[str]:
         "runs, so epoch 2 begins with a fresh baseline of the code as it is now."
     ]
     if adopted.unknown:
-        notes.append(
-            f"{adopted.unknown} of their commits are not in this repository; the rows stay, with a note."
-        )
+        notes.append(f"{adopted.unknown} of their commits are not in this repository; the rows stay, with a note.")
     if adopted.beyond:
         notes.append(f"{adopted.beyond} kept commits are not on this branch.")
     if adopted.incumbent is not None and adopted.incumbent.commit != head:

@@ -35,9 +35,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def check_room(name: str, folder: Path) -> None:
     """Refuse where a file of the starter would overwrite another."""
     if folder.exists() and not folder.is_dir():
-        raise UsageError(
-            f"--project {folder} is not a folder.", hint="Name a folder, or one to make: --project DIR"
-        )
+        raise UsageError(f"--project {folder} is not a folder.", hint="Name a folder, or one to make: --project DIR")
     taken = [path for path, file in starter_files(name).items() if not _is_room(folder / path, file)]
     if taken:
         raise RefusedError(

@@ -11,14 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoresearch.campaign.opened import OpenCampaign
-from autoresearch.config import Config
-from autoresearch.executors import Executor, State, executor_for
+from autoresearch.config import Config, default_pattern
+from autoresearch.executors import State, executor_for
 from autoresearch.guard import in_scope
 from autoresearch.ledger import Experiment, Purpose, Trial
 from autoresearch.trial import Outcome, TrialResult, TrialSpec
 
 # What belongs to the agent's client, to git or to our own commands is no business of training code.
-_NOT_FOR_TRIALS = re.compile(r"(ANTHROPIC|CLAUDE|CODEX|GEMINI|OPENCODE|GIT|TMUX|AUTORESEARCH)(_|$)|CLAUDECODE|VIRTUAL_ENV_PROMPT")
+_NOT_FOR_TRIALS = re.compile(
+    r"(ANTHROPIC|CLAUDE|CODEX|GEMINI|OPENCODE|GIT|TMUX|AUTORESEARCH)(_|$)|CLAUDECODE|VIRTUAL_ENV_PROMPT"
+)
+PEAK_MEMORY = "peak_vram_mb"  # what karpathy's train.py prints; MiB in spite of its name
 _EVALUATE_LIMIT_FACTOR = 1.0  # an evaluation may take as long as the trial's own limit
 
 
@@ -42,8 +45,8 @@ def trial_command(template: str, seed: int, arguments: Mapping[str, str]) -> str
         flag = name if name.startswith("-") else f"--{name}"
         given = re.compile(rf"(?<!\S){re.escape(flag)}(=|\s+)(\"[^\"]*\"|'[^']*'|[^\s'\"]+)")
         quoted = shlex.quote(value)
-        if given.search(command):
-            command = given.sub(lambda match, flag=flag, quoted=quoted: f"{flag}{match[1]}{quoted}", command, count=1)
+        if found := given.search(command):
+            command = f"{command[: found.start()]}{flag}{found[1]}{quoted}{command[found.end() :]}"
         else:
             joint = "" if "=" in flag else f" {quoted}"
             command = f"{command} {flag}{joint}"
@@ -121,7 +124,7 @@ def launch_trial(oc: OpenCampaign, experiment: Experiment, seed: int, purpose: P
         limit_s=config.limit_s,
         metric=config.metric.name,
         metric_pattern=config.metric.pattern,
-        watch=dict(config.watch),
+        watch={PEAK_MEMORY: default_pattern(PEAK_MEMORY), **config.watch},
         progress_pattern=config.progress,
         evaluate_command=evaluate,
         evaluate_limit_s=config.limit_s * _EVALUATE_LIMIT_FACTOR if evaluate else 0.0,
@@ -144,8 +147,7 @@ def prepare_checkout(oc: OpenCampaign, experiment: Experiment) -> Path:
     checkout = oc.checkouts_folder / "0"
     remove_checkout(oc)
     base = oc.campaign.base_commit
-    edited = [path for path in _edited_paths(oc, base, experiment.commit)]
-    oc.repo.export(experiment.commit, base, edited, checkout)
+    oc.repo.export(experiment.commit, base, _edited_paths(oc, base, experiment.commit), checkout)
     folder = checkout / oc.repo.prefix
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*oc.config.link, *oc.repo.submodules(base)):

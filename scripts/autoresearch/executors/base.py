@@ -50,9 +50,7 @@ class Executor(Protocol):
         """
 
 
-def conclude_as_interrupted(
-    trial_id: str, directory: Path, *, reason: str, processes_killed: int = 0
-) -> TrialResult:
+def conclude_as_interrupted(trial_id: str, directory: Path, *, reason: str, processes_killed: int = 0) -> TrialResult:
     """Write an ``interrupted`` result from what the runner left, unless there is one; returns what stands."""
     started, live = read_json(directory / STARTED_FILE), read_json(directory / LIVE_FILE)
     try:
@@ -69,11 +67,7 @@ def conclude_as_interrupted(
         log_sha256=hashlib.sha256(log).hexdigest() if log else "",
         log_bytes=len(log),
         processes_killed=processes_killed,
-        **{
-            name: started[name]
-            for name in ("started_at", "host", "device", "driver", "attempt")
-            if name in started
-        },
+        **{name: started[name] for name in ("started_at", "host", "device", "driver", "attempt") if name in started},
     )
     directory.mkdir(parents=True, exist_ok=True)
     result.write_first_wins(directory)

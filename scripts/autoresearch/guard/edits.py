@@ -178,9 +178,7 @@ def _check_lines(path: str, was: str, now: str, name: str) -> None:
     new = {line.strip(): number for number, line in enumerate(now.splitlines(), 1) if output.search(line)}
     if old.keys() != new.keys():
         gone = [f"{path}:{old[line]}: `{line[:120]}`" for line in old if line not in new]
-        raise line_changed(
-            name, gone, [f"{path}:{new[line]}: `{line[:120]}`" for line in new if line not in old]
-        )
+        raise line_changed(name, gone, [f"{path}:{new[line]}: `{line[:120]}`" for line in new if line not in old])
 
 
 def _check_own_files(edit: _Edit) -> None:

@@ -143,9 +143,7 @@ def _content(path: Path, size: int, *, whole: bool, end: int) -> str:
 
 def _missing(path: str, place: Path, project: Path) -> MachineError:
     makers = [name for name in _MAKERS if (project / name).exists()]
-    runner = (
-        "uv run" if any((project / name).exists() for name in ("uv.lock", "pyproject.toml")) else "python"
-    )
+    runner = "uv run" if any((project / name).exists() for name in ("uv.lock", "pyproject.toml")) else "python"
     hint = f"Get it with `{runner} {makers[0]}`" if makers else "Get it as the project's README says"
     where = "" if str(place) == path else f" ({place})"
     return MachineError(

@@ -18,17 +18,13 @@ from autoresearch.guard.printed import Line, metric_entries, metric_lines
 from autoresearch.guard.source import FUNCTIONS, Binding, Function, Source, owner, parameters
 
 _SAME_NUMBER = {"item", "cpu", "detach", "float"}  # methods that leave the value as it is
-_NO_NUMBER = re.compile(
-    r"None|float\(['\"][-+]?(nan|inf)['\"]\)|(math|np|numpy|torch)\.(nan|inf)", re.IGNORECASE
-)
+_NO_NUMBER = re.compile(r"None|float\(['\"][-+]?(nan|inf)['\"]\)|(math|np|numpy|torch)\.(nan|inf)", re.IGNORECASE)
 _DEPTH = 12  # names and calls on the way from a line to its evaluator
 
 Origins = frozenset[str]
 
 
-def check_metric(
-    before: Sequence[Source], after: Sequence[Source], config: Config, protected: Collection[str]
-) -> None:
+def check_metric(before: Sequence[Source], after: Sequence[Source], config: Config, protected: Collection[str]) -> None:
     """Refuse an edit that changes a line printing the metric, or takes its number from elsewhere.
 
     ``protected`` are dotted names of modules.
@@ -97,9 +93,7 @@ class _Tracer:
                 bindings, function = self._source.visible(name, node)
                 found = [self._binding(binding, index, depth) for binding in bindings]
                 if function is not None:
-                    found += [
-                        self.origins(argument, index, depth) for argument in self._arguments(function, name)
-                    ]
+                    found += [self.origins(argument, index, depth) for argument in self._arguments(function, name)]
                 return _united(found)
             case ast.Call(func=function) if self._is_protected(function):
                 return Origins({f"{self._source.dotted(function)}(){suffix}"})
@@ -159,12 +153,8 @@ class _Tracer:
         for function in self._source.all(*FUNCTIONS):
             if function.name == name and function not in self._open:
                 self._open.add(function)
-                returns = (
-                    node for node in self._source.all(ast.Return) if self._source.scope(node) is function
-                )
-                found += [
-                    self.origins(node.value, index, depth) for node in returns if node.value is not None
-                ]
+                returns = (node for node in self._source.all(ast.Return) if self._source.scope(node) is function)
+                found += [self.origins(node.value, index, depth) for node in returns if node.value is not None]
                 self._open.discard(function)
         return _united(found)
 

@@ -21,6 +21,7 @@ _BRACES = re.compile(r"\{[^{}]*\}")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*(e[-+]?\d+)?|\.\d+|nan|inf)", re.IGNORECASE)
 _FORMS = ("0.{:06d}", "{}")  # a pattern may ask for decimals, or for a whole number
 _PADDING = {"ljust", "rjust", "center", "strip", "lstrip", "rstrip", "encode"}
+_MAKERS = {"format", "join", "dumps"}  # methods that return text
 _SHELLS = re.compile(r"os\.(system|popen|write|exec\w+|spawn\w+)|subprocess\.\w+")
 
 
@@ -41,16 +42,27 @@ class Line:
 def metric_lines(source: Source, config: Config) -> Iterator[Line]:
     """The places in ``source`` whose output the metric's pattern would read."""
     pattern = re.compile(config.metric.pattern, re.MULTILINE)
+    calls = (node for node in source.all(ast.Call) if _may_print(node))
     sums = (node for node in source.all(ast.BinOp) if _is_text(node))
-    seen: set[ast.AST] = set()
-    for node in (*source.all(ast.Call, ast.JoinedStr), *sums, *source.strings()):
-        values = list(_values_read(node, pattern))
-        if not values and isinstance(node, ast.Call) and _SHELLS.fullmatch(source.dotted(node.func)):
-            values = [None for part in ast.walk(node) if config.metric.name in text_of(part)]
-        unit = _unit(source, node) if values else node
-        if values and unit not in seen:
-            seen.add(unit)
-            yield Line(source, unit, ast.dump(unit), values[0])
+    found: dict[ast.AST, ast.expr | None] = {}
+    for node in (*calls, *source.all(ast.JoinedStr), *sums, *source.strings()):
+        for value in _values_read(node, pattern):
+            found.setdefault(_unit(source, node), value)
+    for node in source.strings():
+        if config.metric.name in text_of(node) and _goes_to_a_shell(source, node):
+            found.setdefault(_unit(source, node), None)
+    for unit, value in found.items():
+        yield Line(source, unit, ast.dump(unit), value)
+
+
+def _may_print(call: ast.Call) -> bool:
+    """Whether the call is given text, or makes some; all others are left out for speed."""
+    return getattr(call.func, "attr", "") in _MAKERS or any(map(_is_text, call.args))
+
+
+def _goes_to_a_shell(source: Source, node: ast.AST) -> bool:
+    calls = (above for above in source.ancestors(node) if isinstance(above, ast.Call))
+    return any(_SHELLS.fullmatch(source.dotted(call.func)) for call in calls)
 
 
 def metric_entries(source: Source, name: str) -> Iterator[Line]:
@@ -95,10 +107,8 @@ class _Drawing:
 
     def call(self, node: ast.Call) -> str:
         """What the call would print, were it ``print`` or a logger."""
-        if isinstance(node.func, ast.Attribute) and node.func.attr in ("format", "join", "dumps"):
+        if getattr(node.func, "attr", "") in _MAKERS:
             return self.text(node)
-        if not any(map(_is_text, node.args)):
-            return ""
         if len(node.args) > 1 and _PERCENT.search(text_of(node.args[0])):
             return self.filled(_PERCENT, text_of(node.args[0]), node.args[1:])
         keywords = {keyword.arg: keyword.value for keyword in node.keywords}
@@ -117,22 +127,16 @@ class _Drawing:
             case ast.BinOp(left=left, op=ast.Add(), right=right) if _is_text(left) or _is_text(right):
                 return self.text(left) + self.text(right)
             case ast.BinOp(left=left, op=ast.Mod(), right=right) if _is_text(left):
-                return self.filled(
-                    _PERCENT, self.text(left), right.elts if isinstance(right, ast.Tuple) else [right]
-                )
+                return self.filled(_PERCENT, self.text(left), right.elts if isinstance(right, ast.Tuple) else [right])
             case ast.Call(func=ast.Name(id="str" | "repr" | "format"), args=[value, *_]):
                 return self.text(value)
             case ast.Call(func=ast.Attribute(value=value, attr="format"), args=parts) if _is_text(value):
                 return self.filled(_BRACES, self.text(value), [*parts, *(k.value for k in node.keywords)])
-            case ast.Call(
-                func=ast.Attribute(value=value, attr="join"), args=[ast.List(elts=p) | ast.Tuple(elts=p)]
-            ):
+            case ast.Call(func=ast.Attribute(value=value, attr="join"), args=[ast.List(elts=p) | ast.Tuple(elts=p)]):
                 return text_of(value).join(self.text(part) for part in p)
             case ast.Call(func=ast.Attribute(attr="dumps"), args=[ast.Dict() as table, *_]):
                 return self.text(table)
-            case ast.Call(func=ast.Attribute(value=value, attr=method)) if method in _PADDING and _is_text(
-                value
-            ):
+            case ast.Call(func=ast.Attribute(value=value, attr=method)) if method in _PADDING and _is_text(value):
                 return self.text(value)
             case ast.Dict(keys=keys, values=values):
                 pairs = zip(keys, values, strict=True)
@@ -146,9 +150,7 @@ class _Drawing:
 
 def _is_text(node: ast.expr) -> bool:
     match node:
-        case (
-            ast.Constant(value=str() | bytes()) | ast.JoinedStr() | ast.Call(func=ast.Name(id="str" | "repr"))
-        ):
+        case ast.Constant(value=str() | bytes()) | ast.JoinedStr() | ast.Call(func=ast.Name(id="str" | "repr")):
             return True
         case ast.BinOp(left=left, op=ast.Add() | ast.Mod()):
             return _is_text(left)

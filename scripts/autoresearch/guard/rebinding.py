@@ -42,9 +42,7 @@ class Protected:
         self._texts = sources
         self._edits = edits
         python = [path for path in sources if path.endswith(".py")]
-        self.modules = frozenset().union(
-            *(module_names(path, self._roots) for path in (*python, *config.protect))
-        )
+        self.modules = frozenset().union(*(module_names(path, self._roots) for path in (*python, *config.protect)))
         chosen = [*config.protect, *(path for path in python if in_scope(path, config.protect))]
         self.named = frozenset().union(*(module_names(path, self._roots) for path in chosen)) or self.modules
         if any(edit.stars for edit in edits):

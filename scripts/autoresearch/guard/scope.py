@@ -65,9 +65,7 @@ def _pattern(entry: str) -> re.Pattern[str]:
     wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^]]+\])", entry)
     sets = (part.replace("[!", "[^", 1) if part.startswith("[") else re.escape(part) for part in parts)
-    return re.compile(
-        "".join(wild.get(part, text) for part, text in zip(parts, sets, strict=True)), re.DOTALL
-    )
+    return re.compile("".join(wild.get(part, text) for part, text in zip(parts, sets, strict=True)), re.DOTALL)
 
 
 def check_paths(
@@ -82,9 +80,7 @@ def check_paths(
     changes = [change for change in changes if change.path not in tolerated]
     documents = [change.path for change in changes if _is_aside(change, config, DOCUMENTS)]
     outputs = [change.path for change in changes if not change.tracked and _is_aside(change, config, OUTPUTS)]
-    offences = [
-        _judge(change, config, base) for change in changes if change.path not in {*documents, *outputs}
-    ]
+    offences = [_judge(change, config, base) for change in changes if change.path not in {*documents, *outputs}]
     refused = [offence for offence in offences if offence is not None]
     if refused:
         raise _refusal(refused, config)
@@ -132,9 +128,7 @@ def _judge(change: Change, config: Config, base: str) -> _Offence | None:
     reach = ""
     if not change.tracked:
         inplace = config.isolation == "inplace"
-        reach = (
-            ", and with isolation: inplace trials would see it" if inplace else ", so no trial would see it"
-        )
+        reach = ", and with isolation: inplace trials would see it" if inplace else ", so no trial would see it"
     return _offence("scope", change, f"it is not under `edit`{reach}", undo)
 
 
@@ -195,7 +189,5 @@ def _notes(what: str, paths: Sequence[str], config: Config) -> list[str]:
     if not paths:
         return []
     names = ", ".join(paths[:3]) + (f", … ({len(paths)} in all)" if len(paths) > 3 else "")
-    reach = (
-        "trials run in this tree and could read it" if config.isolation == "inplace" else "no trial sees it"
-    )
+    reach = "trials run in this tree and could read it" if config.isolation == "inplace" else "no trial sees it"
     return [f"left alone as {what}: {names}; {reach}"]

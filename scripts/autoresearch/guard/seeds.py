@@ -21,12 +21,8 @@ from autoresearch.errors import RefusedError
 from autoresearch.guard.source import FUNCTIONS, Source, root, text_of
 
 SEED_VARIABLE = "AUTORESEARCH_SEED"
-_NAME = re.compile(
-    r"(?!n_|num_)(\w*_)?seeds?(_?(base|offset|value|number|num))?\d*|random_state", re.IGNORECASE
-)
-_WHOLE_PROGRAM = (
-    r"((set|fix|init|reset)_)?((manual|random|global)_)?seeds?(_(all|everything|rngs?|torch))?|PRNGKey"
-)
+_NAME = re.compile(r"(?!n_|num_)(\w*_)?seeds?(_?(base|offset|value|number|num))?\d*|random_state", re.IGNORECASE)
+_WHOLE_PROGRAM = r"((set|fix|init|reset)_)?((manual|random|global)_)?seeds?(_(all|everything|rngs?|torch))?|PRNGKey"
 _SEEDER = re.compile(_WHOLE_PROGRAM + r"|default_rng|RandomState|Random|SeedSequence|PCG64|Philox|MT19937")
 _LIBRARIES = re.compile(r"(torch|random|numpy|jax|tensorflow|mlx|cupy|paddle|lightning|transformers)\..*")
 _DRAWS = re.compile(r"torch\.(rand\w*|normal|bernoulli|multinomial)|(numpy\.)?random\.\w+")
@@ -101,23 +97,17 @@ def seed_only(before: Sequence[Source], after: Sequence[Source], config: Config)
     """The error for an edit that is the same code but for its seeds."""
     old = {(site.key, site.value): site for source in before for site in _sites(source)}
     new = {(site.key, site.value): site for source in after for site in _sites(source)}
-    moved = [new[place] for place in new if place not in old] or [
-        old[place] for place in old if place not in new
-    ]
+    moved = [new[place] for place in new if place not in old] or [old[place] for place in old if place not in new]
     site = next(iter(moved or new.values()), None)
     where = site.quoted if site else "random numbers are drawn and not used."
-    adopting = (
-        site and site.whose is Whose.RUNNER and not any(_reads_of_runner(source, config) for source in before)
-    )
+    adopting = site and site.whose is Whose.RUNNER and not any(_reads_of_runner(source, config) for source in before)
     keep = f"The runner sets {SEED_VARIABLE} and compares at equal seeds: leave seeding as it was."
     hint = _ADOPTING if adopting else keep
     return RefusedError(f"the edit changes nothing but seeds: {where}", hint=hint, code="seed_only")
 
 
 def _ignored(message: str) -> RefusedError:
-    return RefusedError(
-        message, hint=f'Seed with int(os.environ["{SEED_VARIABLE}"]), unchanged.', code="seed_ignored"
-    )
+    return RefusedError(message, hint=f'Seed with int(os.environ["{SEED_VARIABLE}"]), unchanged.', code="seed_ignored")
 
 
 def _is_seed_name(name: str) -> bool:
@@ -126,25 +116,21 @@ def _is_seed_name(name: str) -> bool:
 
 def _is_seeder(function: ast.expr) -> bool:
     last = _last(function)
-    return _SEEDER.fullmatch(last) is not None or (
-        last == "key" and ast.unparse(function).endswith("random.key")
-    )
+    return _SEEDER.fullmatch(last) is not None or (last == "key" and ast.unparse(function).endswith("random.key"))
 
 
 def _is_flag(call: ast.Call) -> bool:
     """``add_argument("--seed", …)`` and its like."""
+    if _last(call.func) not in ("add_argument", "option", "argument"):
+        return False
     names = (text_of(argument).lstrip("-").replace("-", "_") for argument in call.args)
-    return _last(call.func) in ("add_argument", "option", "argument") and any(map(_is_seed_name, names))
+    return any(map(_is_seed_name, names))
 
 
 def _last(node: ast.AST) -> str:
     """The last name in ``name``, ``a.name`` and ``a["name"]``; else ""."""
     match node:
-        case (
-            ast.Name(id=name)
-            | ast.Attribute(attr=name)
-            | ast.Subscript(slice=ast.Constant(value=str() as name))
-        ):
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str() as name)):
             return name
     return ""
 
@@ -210,7 +196,7 @@ def _entries(table: ast.Dict) -> Iterator[tuple[str, ast.Constant]]:
 
 def _seed_keywords(call: ast.Call) -> list[ast.keyword]:
     """``f(seed=42)``, and the default of a flag."""
-    flag = _is_flag(call)
+    flag = bool(call.keywords) and _is_flag(call)
     return [k for k in call.keywords if k.arg and (_is_seed_name(k.arg) or (flag and k.arg == "default"))]
 
 
@@ -232,9 +218,7 @@ def _whose(source: Source, node: ast.expr, followed: frozenset[str]) -> Whose:
             return min(_whose(source, value, followed) for value in values)
         case ast.Name(id=name) | ast.Attribute(attr=name):
             given = [] if name in followed else source.given(name)
-            whose = [
-                _whose(source, one.value, followed | {name}) if one.value else Whose.UNKNOWN for one in given
-            ]
+            whose = [_whose(source, one.value, followed | {name}) if one.value else Whose.UNKNOWN for one in given]
             return min(whose, default=Whose.RUNNER if _is_seed_name(name) else Whose.UNKNOWN)
         case ast.Call(func=ast.Name(id=cast), args=[value]) if cast in _CASTS:
             return _whose(source, value, followed)

@@ -186,9 +186,7 @@ def _counts(experiments: Sequence[_Experiment]) -> Counts:
     )
 
 
-def _span(
-    experiments: Sequence[_Experiment], trials: Sequence[_Trial]
-) -> tuple[str | None, str | None, float]:
+def _span(experiments: Sequence[_Experiment], trials: Sequence[_Trial]) -> tuple[str | None, str | None, float]:
     """From the first experiment's start to the last decision, trial or start, and the seconds between."""
     if not experiments:
         return None, None, 0.0

@@ -50,9 +50,7 @@ def render(summary: Summary, *, width: int | None = None, colour: bool | None = 
     return _print(parts, width, colour)
 
 
-def render_comparison(
-    summaries: Sequence[Summary], *, width: int | None = None, colour: bool | None = None
-) -> str:
+def render_comparison(summaries: Sequence[Summary], *, width: int | None = None, colour: bool | None = None) -> str:
     """One line for each campaign, the newest last."""
     table = _table("tried", "kept", "crashed", "time", "baseline", "best", "gain", "campaign")
     for summary in summaries[-CAMPAIGNS_SHOWN:]:
@@ -146,9 +144,7 @@ def _facts(summary: Summary) -> Table:
     if summary.noise is not None:
         grid.add_row("noise", _noise(summary.noise))
     if summary.validation_looks:
-        grid.add_row(
-            "looks", f"{summary.validation_looks} at the validation set, one for each completed trial"
-        )
+        grid.add_row("looks", f"{summary.validation_looks} at the validation set, one for each completed trial")
     if summary.open_experiment is not None:
         grid.add_row("open", _open(summary.open_experiment))
     return grid
@@ -279,9 +275,7 @@ def _families(summary: Summary) -> list[RenderableType]:
 
 
 def _event_title(summary: Summary) -> str:
-    kinds = ", ".join(
-        f"{count} {one_line(kind, 20)}" for kind, count in islice(summary.event_counts.items(), 10)
-    )
+    kinds = ", ".join(f"{count} {one_line(kind, 20)}" for kind, count in islice(summary.event_counts.items(), 10))
     return f"Last events (UTC), of {kinds}"
 
 
@@ -327,9 +321,7 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim", expand=True)
     for column in columns[:-1]:
         table.add_column(column, justify="left" if column in WORD_COLUMNS else "right", no_wrap=True)
-    table.add_column(
-        columns[-1], no_wrap=True, overflow="ellipsis", ratio=1
-    )  # it takes what the others leave
+    table.add_column(columns[-1], no_wrap=True, overflow="ellipsis", ratio=1)  # it takes what the others leave
     return table
 
 

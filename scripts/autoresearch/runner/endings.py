@@ -21,9 +21,7 @@ EXCEPTION_LINE = re.compile(
     re.MULTILINE,
 )
 # Raised by launchers because a worker failed: the worker's own exception says more.
-WRAPPER = re.compile(
-    r"(?:[\w.]*\.)?(?:ChildFailedError|CalledProcessError|Process(?:Raised|Exited)Exception)\b"
-)
+WRAPPER = re.compile(r"(?:[\w.]*\.)?(?:ChildFailedError|CalledProcessError|Process(?:Raised|Exited)Exception)\b")
 
 OUT_OF_MEMORY = (
     (

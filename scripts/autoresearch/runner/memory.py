@@ -110,9 +110,7 @@ def device_name(gpus: Gpus | None, env: Mapping[str, str]) -> str:
 
 def nvml_handle(nvml: Any, name: str) -> Any:
     """The GPU that CUDA_VISIBLE_DEVICES calls ``name``: an index or a UUID."""
-    return (
-        nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
-    )
+    return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdigit() else nvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def text(value: str | bytes) -> str:

@@ -85,9 +85,7 @@ def run_trial(spec: TrialSpec) -> TrialResult:
     )
 
 
-def run_commands(
-    spec: TrialSpec, supervisor: Supervisor, watch: Watch, origin: Mapping[str, Any]
-) -> Ending | None:
+def run_commands(spec: TrialSpec, supervisor: Supervisor, watch: Watch, origin: Mapping[str, Any]) -> Ending | None:
     """Run the command and, if that ends well, the evaluation; None if the last one run ended by itself."""
     if not Path(spec.cwd).is_dir():
         return crashed("cwd", f"there is no folder {spec.cwd}")
@@ -97,9 +95,7 @@ def run_commands(
         return crashed("start", f"the command could not be started: {error.strerror}")
     identity = {"trial_id": spec.trial_id, "pid": os.getpid(), "birth_mark": birth_mark(os.getpid())}
     try:
-        write_json(
-            Path(spec.directory) / STARTED_FILE, {**identity, "session": supervisor.tree.pid, **origin}
-        )
+        write_json(Path(spec.directory) / STARTED_FILE, {**identity, "session": supervisor.tree.pid, **origin})
     except OSError as error:
         return disk_failed(error)
     ending = supervisor.wait(spec.limit_s)

@@ -64,9 +64,7 @@ class Contribution:
     share: float | None
 
 
-def compare_arms(
-    a: Mapping[int, float], b: Mapping[int, float], direction: str, exploratory: bool = False
-) -> Claim:
+def compare_arms(a: Mapping[int, float], b: Mapping[int, float], direction: str, exploratory: bool = False) -> Claim:
     """Compare the metrics of two commits, ``{seed: value}``, at the seeds that both completed.
 
     Raises ``UsageError`` below five pairs. An ``exploratory`` comparison needs one pair and never confirms.

@@ -253,9 +253,7 @@ class KeepRule:
         beyond = n_done - len(self.seed_slots)
         return self.seed_slots[n_done] if beyond < 0 else self.fresh_seed + beyond
 
-    def judge(
-        self, runs: Mapping[int, float], *, simplification: bool = False, last: bool = False
-    ) -> Judgement:
+    def judge(self, runs: Mapping[int, float], *, simplification: bool = False, last: bool = False) -> Judgement:
         """Decide on a candidate from its metrics so far, ``{seed: value}`` with at least one.
 
         With ``simplification`` it is enough to be no worse than the margin: one sigma, less what earlier
@@ -270,9 +268,7 @@ class KeepRule:
             sigma, df = own.sigma, own.df
         estimate = self._estimate(losses, sigma)
         if sigma == 0:
-            return self._judge_without_noise(
-                losses, estimate.gain, df, simplification=simplification, last=last
-            )
+            return self._judge_without_noise(losses, estimate.gain, df, simplification=simplification, last=last)
         bold = self.boldness
         drop_z = BOLD_Z if bold else DROP_Z
         needed = _boundary((BOLD_Z if bold else PRESETS[self.preset].keep_z) / math.sqrt(len(losses)), df)
@@ -415,9 +411,7 @@ class KeepRule:
         """
         rho, level, incumbent = self.rho, self.belief.level, self.incumbent_runs
         count, paired = len(losses), sum(seed in incumbent for seed in losses) / len(losses)
-        loss = self._mean(
-            [loss - rho * (incumbent.get(seed, level) - level) for seed, loss in losses.items()]
-        )
+        loss = self._mean([loss - rho * (incumbent.get(seed, level) - level) for seed, loss in losses.items()])
         variance = (1 - rho * paired) ** 2 * self.belief.level_var + (1 - rho * rho * paired) / count
         return Estimate(gain=level - loss, se=sigma * math.sqrt(variance), loss=loss)
 

@@ -1,0 +1,247 @@
+"""What happened and what comes next, from the ledger and git alone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from autoresearch.campaign.decide import last_push
+from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.campaign.progress import Progress
+from autoresearch.ledger import Experiment, State, Trial, completed
+from autoresearch.trial import LIVE_FILE, LOG_FILE
+from autoresearch.verdict.keep_rule import KeepRule
+
+STUCK_AFTER = 8  # misses in a row after which another kind of idea is due
+TAIL_BYTES = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Next:
+    """The next step: why, and the command to type ("" where the agent has to think first)."""
+
+    text: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """The state of a campaign. Metrics in their own unit, times in seconds."""
+
+    tag: str
+    branch: str
+    project: str
+    epoch: int
+    state: str  # no_baseline | running | judged | failed | idle
+    metric: str
+    direction: str
+    budget_s: float
+    counts: dict[str, int]
+    misses_in_a_row: int
+    baseline: dict[str, Any] | None
+    incumbent: dict[str, Any] | None
+    noise: dict[str, Any] | None
+    experiment: dict[str, Any] | None  # the open one
+    running: dict[str, Any] | None  # its trial, or a re-test of the incumbent
+    history: list[dict[str, Any]]
+    events: list[str]
+    repaired: list[str]
+    warnings: list[str]
+    next: Next
+    log_tail: str = field(default="", repr=False)
+
+
+def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status:
+    """Describe the campaign as ``progress`` left it; ``history`` is the number of last experiments."""
+    experiment = progress.experiment
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if incumbent is not None and incumbent.epoch != oc.campaign.epoch:
+        incumbent = None
+    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
+    rule = None if oc.campaign.rule is None else KeepRule.from_json(oc.campaign.rule)
+    misses = oc.ledger.misses_in_a_row(oc.tag)
+    warnings = [text for text in (last_push(oc), _wrong_branch(oc), _deterministic(oc, rule)) if text]
+    return Status(
+        tag=oc.tag,
+        branch=oc.branch,
+        project=str(oc.repo.project),
+        epoch=oc.campaign.epoch,
+        state=_state(experiment, incumbent),
+        metric=oc.config.metric.name,
+        direction=oc.config.metric.direction,
+        budget_s=oc.config.budget_s,
+        counts=oc.ledger.counts(oc.tag),
+        misses_in_a_row=misses,
+        baseline=None if baseline is None else describe(oc, baseline),
+        incumbent=None if incumbent is None else describe(oc, incumbent),
+        noise=None if rule is None else noise(rule),
+        experiment=None if experiment is None else describe(oc, experiment),
+        running=None if progress.running is None else describe_running(progress.running, oc.config.budget_s),
+        history=[
+            describe(oc, each, trials=False)
+            for each in (oc.ledger.experiments(oc.tag, last=history) if history else [])
+        ],
+        events=[f"{event.at} {event.kind}: {event.text}" for event in oc.ledger.events(oc.tag, last=5)],
+        repaired=progress.repaired,
+        warnings=warnings,
+        next=next_step(oc, experiment, progress.running, incumbent, misses),
+        log_tail=failed_log_tail(oc, experiment),
+    )
+
+
+def _state(experiment: Experiment | None, incumbent: Experiment | None) -> str:
+    if experiment is None:
+        return "no_baseline" if incumbent is None else "idle"
+    if experiment.state is State.RUNNING:
+        return "running"
+    return "failed" if experiment.verdict == "failed" else "judged"
+
+
+def _wrong_branch(oc: OpenCampaign) -> str:
+    branch = oc.repo.head().branch
+    if branch == oc.branch:
+        return ""
+    return f"HEAD is on {branch or 'no branch'}; go back with: git switch {oc.branch}"
+
+
+def _deterministic(oc: OpenCampaign, rule: KeepRule | None) -> str:
+    if rule is None or not rule.deterministic:
+        return ""
+    return (
+        "all seeds of the baseline gave the same number: the training is deterministic or ignores its seed. "
+        f'In {oc.config.edit[0]}, seed from the runner: seed = int(os.environ.get("AUTORESEARCH_SEED", "1"))'
+    )
+
+
+def noise(rule: KeepRule) -> dict[str, Any]:
+    """What the keep rule has learned: the spread of one run, and how much a seed carries over to a changed code."""
+    return {
+        "sigma": rule.sigma,
+        "sigma_df": rule.sigma_df,
+        "rho": rule.rho,
+        "incumbent_level": rule.incumbent_level,
+        "incumbent_se": rule.incumbent_se,
+        "credited_gain": rule.credited_gain,
+        "deterministic": rule.deterministic,
+        "boldness": rule.boldness,
+    }
+
+
+def describe(oc: OpenCampaign, experiment: Experiment, *, trials: bool = True) -> dict[str, Any]:
+    """One experiment for readers; with ``trials`` also what each of its trials gave."""
+    shown: dict[str, Any] = {
+        "number": experiment.number,
+        "commit": experiment.commit[:7],
+        "description": experiment.shown_description,
+        "family": experiment.family,
+        "state": experiment.state.value,
+        "status": None if experiment.status is None else experiment.status.value,
+        "verdict": experiment.verdict,
+        "reason": experiment.reason,
+        "metric": experiment.metric,
+        "attempt": experiment.attempt,
+        "incumbent": experiment.incumbent,
+        "lines_added": experiment.lines_added,
+        "lines_deleted": experiment.lines_deleted,
+        "judgement": experiment.judgement,
+    }
+    if trials:
+        rows = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+        shown["trials"] = [_describe_trial(trial) for trial in rows]
+        shown["seeds"] = completed(rows)
+    return shown
+
+
+def _describe_trial(trial: Trial) -> dict[str, Any]:
+    result = trial.result
+    return {
+        "id": trial.id,
+        "seed": trial.seed,
+        "purpose": trial.purpose.value,
+        "outcome": None if result is None else result.outcome.value,
+        "cause": "" if result is None else result.cause,
+        "reason": "" if result is None else result.reason,
+        "metric": trial.metric,
+        "watched": {} if result is None else result.watched,
+        "duration_s": None if result is None else result.duration_s,
+        "peak_mem_mib": None if result is None else result.peak_mem_mib,
+        "log": str(Path(trial.directory) / LOG_FILE),
+    }
+
+
+def describe_running(trial: Trial, budget_s: float) -> dict[str, Any]:
+    """The trial under way, with what its runner last said of it."""
+    live: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):  # not written yet
+        live = json.loads((Path(trial.directory) / LIVE_FILE).read_text(encoding="utf-8"))
+    started = datetime.fromisoformat(trial.created_at).timestamp()
+    return {
+        "id": trial.id,
+        "number": trial.number,
+        "seed": trial.seed,
+        "purpose": trial.purpose.value,
+        "elapsed_s": round(max(0.0, time.time() - started), 1),
+        "budget_s": budget_s,
+        "fraction": live.get("fraction"),
+        "loss": live.get("loss"),
+        "memory_mib": live.get("memory_mib"),
+        "log": str(Path(trial.directory) / LOG_FILE),
+    }
+
+
+def failed_log_tail(oc: OpenCampaign, experiment: Experiment | None) -> str:
+    """The end of the log of a failed open experiment's last trial; "" else."""
+    if experiment is None or experiment.verdict != "failed" or experiment.state is not State.JUDGED:
+        return ""
+    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    if not trials:
+        return ""
+    try:
+        with (Path(trials[-1].directory) / LOG_FILE).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL_BYTES))
+            return file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def next_step(
+    oc: OpenCampaign,
+    experiment: Experiment | None,
+    running: Trial | None,
+    incumbent: Experiment | None,
+    misses: int,
+) -> Next:
+    """What to do now, derived from the state alone."""
+    if experiment is not None and experiment.state is State.RUNNING:
+        wait_s = min(540, max(1, math.ceil(oc.config.limit_s)))
+        return Next(text="a trial is running; wait for it", command=f"python scripts/status.py --wait {wait_s}")
+    if experiment is not None and experiment.verdict == "failed":
+        what = "the baseline" if experiment.is_baseline else f"experiment {experiment.number}"
+        return Next(
+            text=f"{what} failed: mend an easy mistake and run again (same experiment), or give it up with "
+            "python scripts/log_result.py --status crash",
+            command="python scripts/run_experiment.py",
+        )
+    if experiment is not None:
+        return Next(
+            text=f"experiment {experiment.number} has its verdict: log it", command="python scripts/log_result.py"
+        )
+    if oc.repo.head().branch != oc.branch:
+        return Next(text="return to the campaign's branch", command=f"git switch {oc.branch}")
+    if incumbent is None:
+        return Next(text="measure the unmodified code first", command='python scripts/run_experiment.py -d "baseline"')
+    edit = ", ".join(oc.config.edit[:3])
+    text = f"have one idea, edit {edit}, and run it"
+    if misses >= STUCK_AFTER:
+        text = (
+            f"{misses} misses in a row: re-read the code and the history, combine near misses or try another kind "
+            f"of idea; edit {edit}, and run it"
+        )
+    return Next(text=text, command='python scripts/run_experiment.py -d "the idea in a sentence"')

@@ -1,0 +1,148 @@
+"""The loop's commands as short texts: what a status, a verdict and a decision look like on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from autoresearch.campaign.decide import Decision
+from autoresearch.campaign.revert import Reverted
+from autoresearch.campaign.status import Status
+from autoresearch.output import fenced, one_line
+from autoresearch.report.text import duration, number
+
+DESCRIPTION_WIDTH = 70
+
+
+def render_status(status: Status) -> str:
+    """The whole state in at most a few dozen lines."""
+    counts = status.counts
+    tried = sum(counts.values())
+    lines = [
+        f"campaign {status.tag} on {status.branch}: {tried} experiment{'s' * (tried != 1)} "
+        f"({counts.get('keep', 0)} kept, {counts.get('discard', 0)} discarded, {counts.get('crash', 0)} crashed)"
+        + (f", epoch {status.epoch}" if status.epoch > 1 else ""),
+        f"metric: {status.metric}, {status.direction} is better; budget {duration(status.budget_s)} for each trial",
+    ]
+    lines += _incumbent_lines(status)
+    if status.history:
+        lines.append("last experiments:")
+        lines += [_history_line(each) for each in status.history]
+    if status.experiment is not None:
+        lines += experiment_lines(status.experiment, status.metric)
+    if status.running is not None:
+        lines.append(running_line(status.running))
+    if status.log_tail:
+        lines.append(fenced(status.log_tail))
+    lines += [f"repaired: {text}" for text in status.repaired]
+    lines += [f"warning: {text}" for text in status.warnings]
+    lines += next_lines(status)
+    return "\n".join(lines)
+
+
+def next_lines(status: Status) -> list[str]:
+    lines = [f"next: {status.next.text}"]
+    return [*lines, f"  {status.next.command}"] if status.next.command else lines
+
+
+def _incumbent_lines(status: Status) -> list[str]:
+    best = status.incumbent
+    if best is None:
+        return ["no baseline yet"]
+    what = "the baseline" if best["incumbent"] is None else f"experiment {best['number']}"
+    seeds = ", ".join(f"{value:.6f} (seed {seed})" for seed, value in best["seeds"].items())
+    lines = [
+        f"incumbent: {what}, commit {best['commit']}: {one_line(best['description'], DESCRIPTION_WIDTH)}",
+        f"  measured: {seeds or 'no completed trial'}",
+    ]
+    noise = status.noise
+    if noise is not None:
+        lines.append(
+            f"  level {noise['incumbent_level']:.6f} ± {noise['incumbent_se']:.6f}; "
+            f"gain booked since the baseline {number(noise['credited_gain'])}"
+        )
+        lines.append(
+            f"noise: one run varies by σ = {number(noise['sigma'])} (df {noise['sigma_df']}); "
+            f"runs at one seed correlate with ρ = {noise['rho']:.2f}"
+        )
+    if status.misses_in_a_row:
+        lines.append(f"misses in a row: {status.misses_in_a_row}")
+    return lines
+
+
+def _history_line(each: dict[str, Any]) -> str:
+    value = "-" if each["metric"] is None else f"{each['metric']:.6f}"
+    word = each["status"] or each["state"]
+    return f"  {each['number']:>4} {each['commit']} {value:>12} {word:<8}{one_line(each['description'], DESCRIPTION_WIDTH)}"
+
+
+def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
+    """The open or just decided experiment with its trials and verdict."""
+    attempt = f", attempt {experiment['attempt']}" if experiment["attempt"] > 1 else ""
+    lines = [
+        f"experiment {experiment['number']}{attempt}: {one_line(experiment['description'], 200)} "
+        f"(commit {experiment['commit']}, +{experiment['lines_added']} -{experiment['lines_deleted']} lines)"
+    ]
+    for trial in experiment["trials"]:
+        if trial["metric"] is not None:
+            lines.append(f"  seed {trial['seed']}: {metric} {trial['metric']:.6f} in {duration(trial['duration_s'])}")
+        elif trial["outcome"] is not None:
+            word = trial["outcome"].replace("_", " ")
+            lines.append(f"  seed {trial['seed']}: {word}: {one_line(trial['reason'], 200)}")
+    if experiment["verdict"]:
+        lines.append(f"verdict: {experiment['verdict']}: {one_line(experiment['reason'], 400)}")
+    return lines
+
+
+def running_line(running: dict[str, Any]) -> str:
+    parts = [f"running: {running['purpose']} trial of experiment {running['number']} at seed {running['seed']}"]
+    parts.append(f"{duration(running['elapsed_s'])} of {duration(running['budget_s'])}")
+    if running["fraction"] is not None:
+        parts.append(f"{100 * running['fraction']:.0f} %")
+    if running["loss"] is not None:
+        parts.append(f"loss {running['loss']:.4f}")
+    return ", ".join(parts) + f"\n  log: {running['log']}"
+
+
+def render_run(status: Status, shown: dict[str, Any], notes: list[str]) -> str:
+    """What ``run_experiment.py`` says: the experiment, its verdict or its running trial, the next step."""
+    lines = experiment_lines(shown, status.metric)
+    if status.running is not None:
+        lines.append(running_line(status.running))
+    if status.log_tail:
+        lines.append(fenced(status.log_tail))
+    lines += [f"note: {note}" for note in notes]
+    lines += [f"warning: {text}" for text in status.warnings]
+    return "\n".join([*lines, *next_lines(status)])
+
+
+def render_decision(decision: Decision, status: Status) -> str:
+    """What ``log_result.py`` says."""
+    experiment = decision.experiment
+    value = "-" if experiment.metric is None else f"{experiment.metric:.6f}"
+    head = f"experiment {experiment.number}: {experiment.status}, {status.metric} {value}"
+    lines = [head if decision.changed else f"nothing to decide; last {head}"]
+    if experiment.reason and decision.changed:
+        lines.append(f"  {one_line(experiment.reason, 400)}")
+    if decision.undone is not None:
+        lines.append(f"undone: experiment {decision.undone.number} is a discard now: {decision.undone.undone}")
+    lines += [f"note: {text}" for text in decision.told]
+    if decision.retest_started:
+        lines.append("a re-test of the incumbent runs while you think")
+    best = status.incumbent
+    if best is not None:
+        lines.append(f"the branch stands on experiment {best['number']}, commit {best['commit']}")
+    return "\n".join([*lines, *next_lines(status)])
+
+
+def render_reverted(reverted: Reverted, *, dry_run: bool) -> str:
+    """What ``revert.py`` says."""
+    if not reverted.changed and not dry_run:
+        return f"nothing to revert: the files are those of commit {reverted.commit[:7]}"
+    word = "would restore" if dry_run else "restored"
+    lines = [f"{word} {', '.join(reverted.restored) or 'no file'} as in commit {reverted.commit[:7]}"]
+    if reverted.taken_back:
+        numbers = ", ".join(str(kept.number) for kept in reverted.taken_back)
+        lines.append(f"{'would take' if dry_run else 'took'} back the keep of {numbers}")
+    if reverted.saved:
+        lines.append(f"the files as they were: git restore --source={reverted.saved} -- {reverted.restored[0]}")
+    return "\n".join([*lines, *reverted.told])

@@ -1,0 +1,92 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "gitpython>=3.1.43,<4",
+#     "jinja2>=3.1.4,<4",
+#     "nvidia-ml-py>=12.560,<14",
+#     "psutil>=6.0,<8",
+#     "pyyaml>=6.0.1,<7",
+#     "rich>=13.9,<16",
+#     "scipy>=1.15,<2",
+# ]
+# ///
+"""Say what happened and what is next; all that an agent needs to go on.
+
+Repairs what a killed command left behind and says so. With --wait it waits for the running trial:
+exit code 10 means that it still runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from autoresearch.output import Parser, Result, run_script
+
+EXIT_RUNNING = 10
+WATCH_INTERVAL_S = 2.0
+EXAMPLES = """\
+  python scripts/status.py
+  python scripts/status.py --wait 540
+  python scripts/status.py --history 50 --json
+  python scripts/status.py --watch"""
+
+
+def build_parser() -> Parser:
+    parser = Parser((__doc__ or "").strip(), EXAMPLES)
+    parser.add_argument("--tag", help="the campaign (default: the checked-out branch's)")
+    parser.add_argument("--wait", type=float, default=0.0, metavar="S", help="wait at most S seconds for the trial")
+    parser.add_argument("--history", type=int, default=20, metavar="N", help="how many experiments to list (20)")
+    parser.add_argument("--watch", action="store_true", help="show it again every two seconds, until Ctrl-C")
+    return parser
+
+
+def work(arguments: argparse.Namespace) -> Result:
+    from autoresearch.report.loop_text import render_status
+
+    if arguments.watch and not arguments.json:
+        watch(arguments)
+    state = look(arguments)
+    data = asdict(state)
+    data.pop("log_tail")
+    waited = arguments.wait > 0 and state.state == "running"
+    return Result(data=data, text=render_status(state), exit_code=EXIT_RUNNING if waited else 0)
+
+
+def look(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from autoresearch.campaign.opened import open_campaign
+    from autoresearch.campaign.progress import bring_forward, wait_for_trial
+    from autoresearch.campaign.status import status
+
+    if arguments.wait > 0:
+        wait_for_trial(arguments.project, arguments.tag, arguments.wait)
+    with open_campaign(arguments.project, arguments.tag) as oc:
+        return status(oc, bring_forward(oc), history=max(0, arguments.history))
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    """Show the state until Ctrl-C."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from autoresearch.report.loop_text import render_status
+
+    with Live(screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(Text(render_status(look(arguments))), refresh=True)
+            time.sleep(WATCH_INTERVAL_S)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_script(build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
