@@ -110,6 +110,14 @@ def test_good_trials_are_rarely_pruned_and_bad_ones_often_through_long_campaigns
     assert pruned[False] / seen[False] > (0.3 if noise < 1 else 0.05)
 
 
+def test_a_pruned_trial_keeps_counting_with_the_lag_it_was_pruned_with() -> None:
+    level = [(n / 10, 1.0) for n in range(1, 11)]
+    good = FinishedTrial(curve=[(at, 1.1) for at, _ in level], incumbent_curve=level, excess=0.0)
+    cut = FinishedTrial(curve=[(at, 3.0) for at, _ in level[:3]], incumbent_curve=level, excess=None)
+    bounds = dict(prune_bounds(level, [good, cut] * 6))
+    assert bounds[0.9] == pytest.approx(bounds[0.3])
+
+
 def test_a_trial_only_a_little_behind_is_never_pruned() -> None:
     finished = campaign([-1.0] * 6 + [1.0] * 6, noise=0.0)
     theirs = curve(0.0, 0.0, random.Random(0))

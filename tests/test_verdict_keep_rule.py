@@ -230,6 +230,7 @@ def test_one_unlucky_baseline_seed_is_set_aside_after_one_more_run() -> None:
     assert rule.retest_due
     rule.add_incumbent_run(0.916815)
     assert rule.stray_seeds == [4]
+    assert rule.sigma_df == 2
     assert not rule.retest_due
     assert rule.incumbent_level == pytest.approx((0.925257 + 0.893927 + 0.916815) / 3)
     assert rule.sigma < 0.02
@@ -275,10 +276,30 @@ def test_a_stray_re_test_is_remembered_and_not_screened_at() -> None:
     assert abs(rule.incumbent_level - level) < rule.sigma
 
 
-def test_two_disagreeing_pairs_of_runs_set_nothing_aside() -> None:
+def test_a_stray_re_test_of_an_incumbent_with_one_run_is_not_paired_with() -> None:
+    rule = KeepRule.start({1: 1.00, 2: 1.02, 3: 0.97, 4: 1.01, 5: 0.99, 6: 1.00}, DEFAULT)
+    rule.close({1: 0.80}, kept=True)
+    rule.add_incumbent_run(2.0)
+    assert rule.incumbent_runs == {1: 0.80}
+
+
+def test_runs_without_a_majority_are_never_set_aside() -> None:
     rule = KeepRule.start({1: 1.00, 2: 1.001, 3: 2.00, 4: 2.001}, DEFAULT)
+    for _ in range(60):
+        rule.close({1: 3.0, 2: 3.001}, kept=False)
+    assert rule.sigma < 0.01
     assert rule.stray_seeds == []
     assert len(rule.incumbent_runs) == 4
+
+
+def test_a_stray_of_a_kept_idea_leaves_the_booked_gain_alone() -> None:
+    rule = KeepRule.start({1: 1.00, 2: 1.02, 3: 0.97, 4: 1.01, 5: 0.99, 6: 1.00}, DEFAULT)
+    rule.close({1: 0.90, 2: 0.92, 3: 0.88, 4: 1.60}, kept=True)
+    booked = rule.credited_gain
+    assert booked > 0.05
+    rule.close({1: 1.1}, kept=False)
+    assert rule.stray_seeds == [4]
+    assert rule.credited_gain == pytest.approx(booked, abs=0.02)
 
 
 # ---- no noise
@@ -466,6 +487,11 @@ def test_a_new_incumbent_is_compared_at_the_seeds_it_has_run() -> None:
     rule.close({1: 0.80, 2: 0.81}, kept=True)
     assert [rule.next_seed(0), rule.next_seed(1)] == [2, 1]
     assert rule.incumbent_runs == {1: 0.80, 2: 0.81}
+
+
+def test_a_sigma_from_two_runs_asks_for_three_times_the_usual_boundary_at_most() -> None:
+    rule = KeepRule.start({1: 1.0, 2: 1.02}, DEFAULT)
+    assert rule.judge({1: 0.9}).z_needed == pytest.approx(6.0)
 
 
 # ---- simplifications and words

@@ -82,11 +82,11 @@ def print_table(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="40 sessions a cell and no long ones (< 20 s)")
+    parser.add_argument("--quick", action="store_true", help="30 sessions a cell and no long ones (< 20 s)")
     parser.add_argument("--sessions", type=int, default=500, help="sessions a cell (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    sessions = 40 if options.quick else options.sessions
+    sessions = 30 if options.quick else options.sessions
     started = time.monotonic()
 
     jobs = [(rule, world, sessions) for rule in RULES for world in CELLS.values()]

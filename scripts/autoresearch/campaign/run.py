@@ -164,7 +164,7 @@ def _prepare_edit(
     incumbent = oc.ledger.incumbent(oc.tag) if measured else None
     parent = incumbent_commit(oc)
     changes = oc.repo.changes(parent)
-    notes = check_paths(changes, oc.config, tolerated=unchanged_own_files(oc))
+    notes = check_paths(changes, oc.config, tolerated=unchanged_own_files(oc), base=parent)
     edited = [change for change in changes if in_scope(change.path, oc.config.edit)]
     options = _options(request, incumbent)
     if measured:

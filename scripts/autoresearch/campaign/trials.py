@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.campaign.pruning import prune_limits
 from autoresearch.config import Config, default_pattern
 from autoresearch.executors import State, executor_for
 from autoresearch.guard import in_scope
@@ -112,6 +113,7 @@ def launch_trial(oc: OpenCampaign, experiment: Experiment, seed: int, purpose: P
     )  # fmt: skip
     oc.ledger.add_trial(trial)
     cwd = prepare_checkout(oc, experiment)
+    prune_above, diverged_above = prune_limits(oc, experiment, seed)
     evaluate = trial_command(config.evaluate_command, seed, {}) if config.evaluate_command else ""
     spec = TrialSpec(
         trial_id=trial_id,
@@ -129,6 +131,8 @@ def launch_trial(oc: OpenCampaign, experiment: Experiment, seed: int, purpose: P
         evaluate_command=evaluate,
         evaluate_limit_s=config.limit_s * _EVALUATE_LIMIT_FACTOR if evaluate else 0.0,
         stall_s=config.stall_s,
+        prune_above=prune_above,
+        diverged_above=diverged_above,
     )
     trial.handle = executor_for(config.executor).submit(spec)
     oc.ledger.set_handle(trial)

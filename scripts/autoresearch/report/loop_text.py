@@ -72,7 +72,8 @@ def _incumbent_lines(status: Status) -> list[str]:
 def _history_line(each: dict[str, Any]) -> str:
     value = "-" if each["metric"] is None else f"{each['metric']:.6f}"
     word = each["status"] or each["state"]
-    return f"  {each['number']:>4} {each['commit']} {value:>12} {word:<8}{one_line(each['description'], DESCRIPTION_WIDTH)}"
+    description = one_line(each["description"], DESCRIPTION_WIDTH)
+    return f"  {each['number']:>4} {each['commit']} {value:>12} {word:<8}{description}"
 
 
 def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
@@ -89,7 +90,8 @@ def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
             word = trial["outcome"].replace("_", " ")
             lines.append(f"  seed {trial['seed']}: {word}: {one_line(trial['reason'], 200)}")
     if experiment["verdict"]:
-        lines.append(f"verdict: {experiment['verdict']}: {one_line(experiment['reason'], 400)}")
+        reason = one_line(experiment["reason"], 400).removeprefix(f"{experiment['verdict']}: ")
+        lines.append(f"verdict: {experiment['verdict']}: {reason}")
     return lines
 
 
