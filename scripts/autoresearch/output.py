@@ -148,6 +148,11 @@ def _known_failure(error: OSError | sqlite3.Error) -> AutoresearchError | None:
     return None
 
 
+def say(text: str) -> None:
+    """Progress for whoever watches; stdout stays the result's."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def _callable(text: str) -> str:
     """``text`` with the commands in it as they are to be typed: by the bundle's own path, unless that is here."""
     scripts = Path(__file__).resolve().parent.parent

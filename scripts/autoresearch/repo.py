@@ -326,6 +326,20 @@ class Repo:
             tree = self._run("write-tree", env=env).strip()
         return self.commit_tree(tree, parent, message)
 
+    def commit_texts(self, parent: str, texts: Mapping[str, str], message: str) -> str:
+        """Make a commit on ``parent`` in which the existing files ``texts`` (by path) hold those texts instead."""
+        with self._scratch_index() as env, tempfile.TemporaryDirectory() as folder:
+            self._run("read-tree", parent, env=env)
+            for number, (path, text) in enumerate(texts.items()):
+                file = Path(folder) / str(number)
+                file.write_bytes(text.encode("utf-8", "surrogateescape"))
+                sha = self._run("hash-object", "-w", "--no-filters", "--", str(file)).strip()
+                full = self.prefix + path
+                mode = self._run("ls-tree", "--full-tree", parent, "--", full).split(" ", 1)[0]
+                self._run("update-index", "--cacheinfo", f"{mode},{sha},{full}", env=env)
+            tree = self._run("write-tree", env=env).strip()
+        return self.commit_tree(tree, parent, message)
+
     def commit_tree(self, tree: str, parent: str | None, message: str) -> str:
         parents = [] if parent is None else ["-p", parent]
         return self._run("commit-tree", tree, *parents, "-m", message, env=self._identity()).strip()

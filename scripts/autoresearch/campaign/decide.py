@@ -9,8 +9,8 @@ from autoresearch.campaign.memo import render_memo
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.settle import incumbent_commit, plan_move, settle
 from autoresearch.campaign.trials import launch_trial, remove_checkout
-from autoresearch.errors import NoCampaignError, RefusedError
-from autoresearch.ledger import Experiment, Purpose, State, Status, completed, now
+from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError
+from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Status, completed, now
 from autoresearch.results import outdate_results
 from autoresearch.verdict.keep_rule import KeepRule
 
@@ -32,13 +32,20 @@ def log_result(oc: OpenCampaign, status: str, *, note: str = "", simplification:
 
     Afterwards the ledger holds the decision, results.tsv its row, and the branch stands on the
     incumbent. A second call decides nothing and answers with the last decision.
+    ``StillRunningError`` while the experiment has no verdict, ``RefusedError`` where the evidence
+    does not allow ``status``.
     """
     experiment = oc.ledger.open_experiment(oc.tag)
     if experiment is None:
         return _already_decided(oc, status, note)
+    if experiment.state is State.RUNNING:
+        raise StillRunningError(
+            f"Experiment {experiment.number} is still running; there is nothing to decide yet.",
+            hint="python scripts/status.py --wait 540",
+        )
     decided = choose_status(experiment, status, simplification=simplification)
     trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
-    runs = completed([trial for trial in trials if trial.purpose is not Purpose.RETEST])
+    runs = completed([trial for trial in trials if trial.purpose in DECIDING])
     undone: Experiment | None = None
     with oc.ledger.transaction():
         experiment.status, experiment.state, experiment.decided_at = decided, State.DECIDED, now()
@@ -63,6 +70,7 @@ def log_result(oc: OpenCampaign, status: str, *, note: str = "", simplification:
     remove_checkout(oc)
     if decided is Status.KEEP or undone is not None:
         render_memo(oc)
+    if decided is Status.KEEP or undone is not None or last_push(oc):
         told += push(oc)
     return Decision(
         experiment=experiment, changed=True, incumbent=oc.ledger.incumbent(oc.tag), undone=undone,

@@ -10,7 +10,7 @@ from statistics import fmean
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.trials import failed
 from autoresearch.config import Config
-from autoresearch.ledger import Experiment, Purpose, Trial, completed
+from autoresearch.ledger import DECIDING, Experiment, Purpose, Trial, completed
 from autoresearch.trial import Outcome
 from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
 
@@ -51,7 +51,7 @@ def judge(oc: OpenCampaign, experiment: Experiment) -> NextTrial | Verdict:
     trials = [
         trial
         for trial in oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
-        if trial.purpose in (Purpose.BASELINE, Purpose.SCREEN, Purpose.CONFIRM)
+        if trial.purpose in DECIDING
     ]
     interrupted = [trial for trial in trials if trial.result and trial.result.outcome is Outcome.INTERRUPTED]
     if len(interrupted) >= MAX_INTERRUPTIONS:

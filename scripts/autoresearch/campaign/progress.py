@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.campaign.decide import book_baseline
+from autoresearch.campaign.decide import book_baseline, start_retest
 from autoresearch.campaign.judging import NextTrial, judge
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.settle import check_tip, settle
@@ -53,9 +53,13 @@ def bring_forward(oc: OpenCampaign) -> Progress:
         remove_checkout(oc)
         if experiment.is_baseline and step.suggestion == "keep":
             book_baseline(oc, experiment)
+            start_retest(oc)  # one straying seed of the baseline is looked at again at once
             repaired += refresh(oc)
             break
-    return Progress(experiment=oc.ledger.open_experiment(oc.tag), repaired=repaired)
+    running = oc.ledger.open_trials(oc.tag)
+    return Progress(
+        running=running[0] if running else None, experiment=oc.ledger.open_experiment(oc.tag), repaired=repaired
+    )
 
 
 def repair(oc: OpenCampaign) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoresearch.campaign.opened import OpenCampaign
-from autoresearch.ledger import Experiment, Trial
+from autoresearch.ledger import DECIDING, Experiment, Purpose, Trial
 from autoresearch.trial import Outcome
 from autoresearch.verdict.curves import Curve, FinishedTrial, diverged_above, prune_bounds
 
@@ -46,4 +46,6 @@ def _curves(oc: OpenCampaign, number: int | None, *, pruned: bool = False) -> di
 
 def _counts(trial: Trial, pruned: bool) -> bool:
     assert trial.result is not None
+    if trial.purpose not in (*DECIDING, Purpose.RETEST):  # a claim may have run other code
+        return False
     return trial.result.outcome is Outcome.COMPLETED or (pruned and trial.result.outcome is Outcome.PRUNED)

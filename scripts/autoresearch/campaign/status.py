@@ -14,7 +14,7 @@ from typing import Any
 from autoresearch.campaign.decide import last_push
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import Progress
-from autoresearch.ledger import Experiment, State, Trial, completed
+from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
 from autoresearch.trial import LIVE_FILE, LOG_FILE
 from autoresearch.verdict.keep_rule import KeepRule
 
@@ -154,7 +154,7 @@ def describe(oc: OpenCampaign, experiment: Experiment, *, trials: bool = True) -
     if trials:
         rows = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
         shown["trials"] = [_describe_trial(trial) for trial in rows]
-        shown["seeds"] = completed(rows)
+        shown["seeds"] = completed([trial for trial in rows if trial.purpose in (*DECIDING, Purpose.RETEST)])
     return shown
 
 

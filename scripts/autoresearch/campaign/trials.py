@@ -93,8 +93,12 @@ def path_without_script_environment(path: str) -> str:
     return os.pathsep.join(part for part in path.split(os.pathsep) if part not in ours)
 
 
-def launch_trial(oc: OpenCampaign, experiment: Experiment, seed: int, purpose: Purpose) -> Trial:
+def launch_trial(
+    oc: OpenCampaign, experiment: Experiment, seed: int, purpose: Purpose, *, command: str | None = None
+) -> Trial:
     """Start one trial of ``experiment`` at ``seed`` and record it; returns at once.
+
+    ``command`` is run instead of the config's. Only trials that screen or confirm are ever pruned.
 
     The ledger row is written before the runner starts and the handle after, so a kill in between
     leaves a row without a handle, which ``collect_trials`` finds again by its id.
@@ -107,14 +111,19 @@ def launch_trial(oc: OpenCampaign, experiment: Experiment, seed: int, purpose: P
         trial_id = f"{stem}.{repeat}"
     directory = oc.trials_folder / trial_id
     config, arguments = oc.config, experiment_arguments(experiment)
+    line = trial_command(command or config.command, seed, arguments)
     trial = Trial(
         id=trial_id, tag=oc.tag, number=experiment.number, attempt=experiment.attempt, seed=seed, purpose=purpose,
-        commit=experiment.commit, command=trial_command(config.command, seed, arguments), directory=str(directory),
+        commit=experiment.commit, command=line, directory=str(directory),
     )  # fmt: skip
     oc.ledger.add_trial(trial)
     cwd = prepare_checkout(oc, experiment)
-    prune_above, diverged_above = prune_limits(oc, experiment, seed)
-    evaluate = trial_command(config.evaluate_command, seed, {}) if config.evaluate_command else ""
+    prune_above: tuple[tuple[float, float], ...] = ()
+    diverged_above = 0.0
+    if purpose in (Purpose.SCREEN, Purpose.CONFIRM):
+        prune_above, diverged_above = prune_limits(oc, experiment, seed)
+    evaluates = config.evaluate_command and command is None
+    evaluate = trial_command(config.evaluate_command, seed, {}) if evaluates else ""
     spec = TrialSpec(
         trial_id=trial_id,
         directory=str(directory),

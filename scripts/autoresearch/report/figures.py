@@ -8,6 +8,7 @@ experiments, trials and times are those of the whole campaign. Commits are full 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from autoresearch.ledger import Event
 
@@ -167,6 +168,7 @@ class Summary:
     incumbent: Measured | None
     credit: Credit | None
     noise: Noise | None
+    claim: dict[str, Any] | None  # the last comparison on fresh seeds: a, b, word, reason, gain and its interval
     record: Record | None
     kept: list[Judged]  # with those taken back, without baselines
     near_misses: list[Judged]  # inconclusive discards that looked better, the best z first

@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from autoresearch.campaign.opened import find_campaign, open_ledger
-from autoresearch.ledger import Campaign, Event, Ledger, Purpose, State, Status
+from autoresearch.ledger import DECIDING, Campaign, Event, Ledger, Purpose, State, Status
 from autoresearch.report.figures import (
     Counts,
     Credit,
@@ -154,6 +154,7 @@ def _summary(
         incumbent=_measured(standing[-1], by_number) if standing else None,
         credit=credit,
         noise=noise,
+        claim=dict(campaign.claim) if "word" in campaign.claim else None,
         record=_record(current, by_number, None if baseline is None else baseline.metric, direction),
         kept=[
             _judged(each, by_number)
@@ -203,7 +204,7 @@ def _own_trials(experiment: _Experiment, trials: _Trials) -> list[_Trial]:
     return [
         trial
         for trial in trials.get(experiment.number, ())
-        if trial.attempt == experiment.attempt and trial.purpose != Purpose.RETEST
+        if trial.attempt == experiment.attempt and trial.purpose in DECIDING
     ]
 
 
@@ -274,7 +275,7 @@ def _judged(experiment: _Experiment, trials: _Trials) -> Judged:
         gain_low=judgement.get("gain_low"),
         gain_high=judgement.get("gain_high"),
         z=judgement.get("z"),
-        trials=sum(trial.purpose != Purpose.RETEST for trial in trials.get(experiment.number, ())),
+        trials=sum(trial.purpose in DECIDING for trial in trials.get(experiment.number, ())),
         lines_added=experiment.lines_added,
         lines_deleted=experiment.lines_deleted,
         undone=experiment.undone,

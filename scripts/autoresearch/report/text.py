@@ -139,6 +139,9 @@ def _facts(summary: Summary) -> Table:
         grid.add_row("best", _measured(summary.incumbent))
         if summary.incumbent.retests:
             grid.add_row("re-tests", f"of the best: {_values(summary.incumbent.retests)}")
+    if summary.claim is not None:
+        reason = summary.claim["reason"].removeprefix(f"{summary.claim['word']}: ")
+        grid.add_row("claim", f"{summary.claim['word']}: {summary.claim['b']} against {summary.claim['a']}: {reason}")
     if summary.record is not None:
         grid.add_row("record", _record(summary.record))
     if summary.noise is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from autoresearch.verdict.keep_rule import Judgement, KeepRule, RuleSettings
+from autoresearch.verdict.judgement import Judgement
+from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
 
 __all__ = ["Judgement", "KeepRule", "RuleSettings"]

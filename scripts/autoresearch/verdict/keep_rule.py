@@ -32,13 +32,9 @@ from statistics import fmean, median
 from typing import Any, Self
 
 from autoresearch.verdict.belief import Belief, FirstRuns
+from autoresearch.verdict.judgement import Judgement, weigh, weigh_without_noise
 from autoresearch.verdict.noise import OPEN_MIND, SEED_DECIDES, Noise, stray_bound
-from autoresearch.verdict.student_t import t_boundary, t_quantile
 
-DROP_Z = 0.3  # an idea that looks less than a third of a standard error better is not run again
-BOLD_Z = 0.4  # in the bold lane one run decides, at this z
-WORSE_Z = 1.0  # "worse" needs odds of about 5 to 1, as a keep does after several runs
-BOUNDARY_CAP = 3.0  # t boundaries on 1 or 2 degrees of freedom are absurd: at most 3 times the normal one
 CREDIT_SHARE = 6.0  # of a win with z, z^2 / (z^2 + 6) is booked: z = 2 -> 40 %, z = 4 -> 73 %
 LUCK_LEFT = 0.6  # share of the variance of the candidate's own mean that stays in the belief after a keep
 KNOWN_WELL = 0.06  # level variance (sigma^2) below which another re-test does not pay
@@ -95,38 +91,6 @@ class RuleSettings:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {self.direction!r}")
         if self.baseline_seeds < 1 or self.max_seeds < 1 or self.retest_every < 0:
             raise ValueError(f"seeds must be at least 1 and retest_every at least 0; got {self}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """A decision about one experiment and the numbers behind it; a ``gain`` above 0 is better.
-
-    ``decision``: ``keep``, ``discard``, or ``run`` (one more seed before deciding).
-
-    ``verdict``, the evidence so far, is the first of these that applies:
-
-    - ``better``: z has reached ``z_needed``;
-    - ``equivalent``: identical to the incumbent at every seed, or shown to be no worse than a
-      simplification may be: (gain + margin) / se has reached ``z_needed``;
-    - ``worse``: z <= -1 (or its t boundary), odds of about 5 to 1 that it is a loss;
-    - ``inconclusive``: too few runs to tell.
-
-    ``gain`` and its 95 % interval ``gain_low`` to ``gain_high`` (Student t) are in metric units and ``z``
-    is gain / se. For a deterministic training, which has no noise, ``se`` is the printed metric's step.
-    """
-
-    decision: str
-    verdict: str
-    n_trials: int
-    gain: float
-    gain_low: float
-    gain_high: float
-    se: float
-    z: float
-    z_needed: float
-    z_drop: float
-    boldness: float  # 0 careful lane, 1 bold lane
-    reason: str  # one sentence with the numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,49 +232,25 @@ class KeepRule:
             sigma, df = own.sigma, own.df
         estimate = self._estimate(losses, sigma)
         if sigma == 0:
-            return self._judge_without_noise(losses, estimate.gain, df, simplification=simplification, last=last)
-        bold = self.boldness
-        drop_z = BOLD_Z if bold else DROP_Z
-        needed = _boundary((BOLD_Z if bold else PRESETS[self.preset].keep_z) / math.sqrt(len(losses)), df)
-        z = estimate.gain / estimate.se
-        z_with_margin = (estimate.gain + max(MARGIN_SIGMAS * sigma - self.booked_loss, 0.0)) / estimate.se
-        identical = all(self.incumbent_runs.get(seed) == loss for seed, loss in losses.items())
-        if identical:
-            verdict = "equivalent"
-        elif z >= needed:
-            verdict = "better"
-        elif z_with_margin >= needed:
-            verdict = "equivalent"
-        else:
-            verdict = "worse" if z <= -_boundary(WORSE_Z, df) else "inconclusive"
-        ruling_z = z_with_margin if simplification else z
-        if verdict == "better" or (simplification and verdict == "equivalent"):
-            decision = "keep"
-        elif identical or last or ruling_z < drop_z or len(losses) >= self.settings.max_seeds:
-            decision = "discard"
-        else:
-            decision = "run"
-        half_width = t_quantile(0.975, df) * estimate.se
-        reason = (
-            "the same metric as the incumbent at every seed: the change has no effect"
-            if identical
-            else f"gain {estimate.gain:+.4g} +- {half_width:.2g} (95 %) in {_trials(losses)}, "
-            f"z = {ruling_z:.2f}{' with the margin' if simplification else ''}; "
-            f"{needed:.2f} keeps, below {drop_z:.2f} drops"
-        )
-        return Judgement(
-            decision=decision,
-            verdict=verdict,
+            return weigh_without_noise(
+                estimate.gain,
+                _printed_step([*losses.values(), *self.incumbent_runs.values()]),
+                n_trials=len(losses),
+                deterministic=df > 0,
+                simplification=simplification,
+                last=last,
+            )
+        return weigh(
+            estimate.gain,
+            estimate.se,
+            df,
             n_trials=len(losses),
-            gain=estimate.gain,
-            gain_low=estimate.gain - half_width,
-            gain_high=estimate.gain + half_width,
-            se=estimate.se,
-            z=z,
-            z_needed=needed,
-            z_drop=drop_z,
-            boldness=bold,
-            reason=f"{verdict}: {reason}",
+            keep_z=PRESETS[self.preset].keep_z,
+            bold=self.boldness == 1,
+            margin=max(MARGIN_SIGMAS * sigma - self.booked_loss, 0.0),
+            simplification=simplification,
+            identical=all(self.incumbent_runs.get(seed) == loss for seed, loss in losses.items()),
+            last=last or len(losses) >= self.settings.max_seeds,
         )
 
     def close(self, runs: Mapping[int, float], *, kept: bool, simplification: bool = False) -> bool:
@@ -421,34 +361,6 @@ class KeepRule:
             return fmean(values)
         middle, limit = median(values), stray_bound(self.sigma_df) * self.sigma
         return middle + fmean(min(max(value - middle, -limit), limit) for value in values)
-
-    def _judge_without_noise(
-        self, losses: Mapping[int, float], gain: float, df: int, *, simplification: bool, last: bool
-    ) -> Judgement:
-        """Compare strictly. In a deterministic training one run decides; before any repeat (df 0) none."""
-        step = _printed_step([*losses.values(), *self.incumbent_runs.values()])
-        verdict = "better" if gain > 0 else "worse" if gain < 0 else "equivalent"
-        if df:
-            decision = "keep" if gain > 0 or (simplification and gain == 0) else "discard"
-            reason = f"{verdict}: gain {gain:+.6g}; training is deterministic, so one run decides"
-        else:
-            verdict = "inconclusive"
-            decision = "run" if gain > 0 and not last else "discard"
-            reason = f"{verdict}: gain {gain:+.6g} of one run over one run, and the noise is not known"
-        return Judgement(
-            decision=decision,
-            verdict=verdict,
-            n_trials=len(losses),
-            gain=gain,
-            gain_low=gain,
-            gain_high=gain,
-            se=step,
-            z=gain / step,
-            z_needed=1.0,
-            z_drop=1.0,
-            boldness=0.0,
-            reason=reason,
-        )
 
     def _advance(self, losses: dict[int, float], simplification: bool) -> None:
         """Make the candidate the incumbent, and book only the part of its win that is likely real.
@@ -569,15 +481,6 @@ def _range(values: Iterable[float]) -> float:
     return ordered[-1] - ordered[0]
 
 
-def _boundary(z: float, df: int) -> float:
-    """The normal boundary ``z``, for a sigma that is itself estimated on ``df`` degrees of freedom."""
-    return min(t_boundary(z, df), BOUNDARY_CAP * z)
-
-
 def _printed_step(values: Sequence[float]) -> float:
     """One unit of the last decimal that any of the values shows: the resolution of a printed metric."""
     return min(10.0 ** int(Decimal(repr(value)).as_tuple().exponent) for value in values)
-
-
-def _trials(losses: Mapping[int, float]) -> str:
-    return "1 trial" if len(losses) == 1 else f"{len(losses)} trials"

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import http.client
 import io
 import json
 import math
@@ -54,7 +55,7 @@ DATASETS = {  # name -> (URL, SHA-256)
         "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
 }
-NOT_OURS = {"site-packages", "dist-packages", "test", "tests", "idle_test"}  # tests: not all Pythons bring them
+SKIPPED = {"site-packages", "dist-packages", "test", "tests", "idle_test"}  # tests: not all Pythons bring them
 FEW_DOCUMENTS = 20  # a corpus of fewer is split into train and validation by passages ...
 PASSAGE_BYTES = 2**14  # ... of this size
 VAL_FRACTION = 0.05  # of the bytes
@@ -76,8 +77,8 @@ def read_documents(dataset: str, sha256: str) -> list[tuple[str, bytes]]:
     """The corpus as (name, content), in an order that depends on nothing but the corpus."""
     if dataset == STDLIB:
         root = Path(sysconfig.get_paths()["stdlib"])
-        names = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-        return [(name.as_posix(), (root / name).read_bytes()) for name in names if NOT_OURS.isdisjoint(name.parts)]
+        paths = sorted(path for path in root.rglob("*.py") if SKIPPED.isdisjoint(path.relative_to(root).parts))
+        return [(path.relative_to(root).as_posix(), path.read_bytes()) for path in paths]
     data = download(dataset, sha256)
     if not zipfile.is_zipfile(io.BytesIO(data)):
         return [(dataset, data)]
@@ -92,12 +93,12 @@ def download(url: str, sha256: str) -> bytes:
         return data
     print(f"downloading {url}")
     try:
-        with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 - main() admits http and https only
-            data = response.read()
-    except OSError as error:
-        raise DataError(f"{url} could not be downloaded: {error}. Try again, or name another --dataset.") from error
+        with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310 - main() admits http(s) only
+            data = bytes(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise DataError(f"{url} could not be downloaded: {error}. Try again, or another --dataset.") from error
     if (found := hashlib.sha256(data).hexdigest()) != sha256:
-        raise DataError(f"{url} has the SHA-256 {found}, not {sha256}; nothing was kept. Find out which is right.")
+        raise DataError(f"{url} has the SHA-256 {found}, not {sha256}; nothing was kept.")
     with atomic_file(target) as file:
         file.write(data)
     return data
@@ -107,7 +108,7 @@ def download(url: str, sha256: str) -> bytes:
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to write that appears under ``path`` when complete, or never."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as directory:
+    with tempfile.TemporaryDirectory(dir=path.parent, suffix=".tmp") as directory:
         with Path(directory, path.name).open("wb") as file:
             yield file
         Path(file.name).replace(path)
@@ -143,7 +144,7 @@ def split(documents: list[tuple[str, bytes]]) -> tuple[list[bytes], list[bytes]]
 class Tokenizer:
     """Byte-pair encoding: tokens below 256 are bytes, and 256 + i stands for the two tokens ``merges[i]``."""
 
-    # A merge never crosses the border of two pieces. Their lengths are limited, as encoding one takes its square.
+    # A merge never crosses the border of two pieces. To encode one takes the square of its length: hence the limits.
     PIECES = re.compile(rb" ?[A-Za-z]{1,32}| ?[0-9]{1,3}| ?[^A-Za-z0-9\s]{1,32}|\s{1,32}(?!\S)|\s")
 
     def __init__(self, merges: Iterable[Sequence[int]] = ()) -> None:
@@ -235,16 +236,20 @@ def prepare(dataset: str = STDLIB, sha256: str = "", vocab: int = 256) -> Path:
         digest.update(f"\0{name}\0{len(data)}\0".encode() + data)
     train, val = split(documents)
     tokenizer = Tokenizer.train(b"".join(train)[:BPE_SAMPLE_BYTES], vocab) if vocab > 256 else Tokenizer()
-    tokens = [np.concatenate([tokenizer.encode(b"\0" + text) for text in [b"", *side]]) for side in (train, val)]
-    if min(map(len, tokens)) <= EVAL_BLOCK:
+    train_tokens, val_tokens = (
+        np.concatenate([tokenizer.encode(b"\0" + text) for text in texts] or [np.zeros(0, np.uint8)])
+        for texts in (train, val)
+    )
+    if min(len(train_tokens), len(val_tokens)) <= EVAL_BLOCK:
         raise DataError(
-            f"{dataset} is too small: {len(tokens[0])} tokens to train on, {len(tokens[1])} to validate on, "
-            f"where {EVAL_BLOCK + 1} each are the least. Name another --dataset."
+            f"{dataset} is too small: {len(train_tokens)} tokens to train on and {len(val_tokens)} to "
+            f"validate on, where {EVAL_BLOCK + 1} are the least. Name another --dataset."
         )
-    path = CACHE / f"{Path(dataset).stem}-{vocab}-{digest.hexdigest()[:16]}.npz"
+    name = re.sub(r"\W+", "-", Path(dataset).stem)
+    path = CACHE / f"{name}-{vocab}-{digest.hexdigest()[:16]}.npz"
     with atomic_file(path) as file:
         merges = np.array(list(tokenizer.merges), np.int16).reshape(-1, 2)
-        np.savez(file, train=tokens[0], val=tokens[1], merges=merges)
+        np.savez(file, train=train_tokens, val=val_tokens, merges=merges)
     return path
 
 
@@ -264,15 +269,16 @@ def load_corpus() -> Corpus:
         print(f"{path} cannot be read ({error}); preparing it again", file=sys.stderr)
     if prepare(**source) != path:
         raise DataError(
-            f"{path} cannot be made again: {source['dataset']} is not the text that it was. Results on the new text "
-            "do not compare with the old ones; to go on all the same, run: python prepare.py"
+            f"{path} cannot be made again: {source['dataset']} is not the text that it was. "
+            "Start afresh with python prepare.py; results on the new text do not compare with the old ones."
         )
     return read_corpus(path)
 
 
 def read_corpus(path: Path) -> Corpus:
     with np.load(path, allow_pickle=False) as data:  # a zip file: a damaged one fails its CRC
-        return Corpus(torch.from_numpy(data["train"]), torch.from_numpy(data["val"]), Tokenizer(data["merges"]))
+        train, val = (torch.from_numpy(data[side]) for side in ("train", "val"))
+        return Corpus(train, val, Tokenizer(data["merges"]))
 
 
 def select(path: Path, dataset: str = STDLIB, sha256: str = "", vocab: int = 256) -> None:
@@ -285,7 +291,7 @@ def select(path: Path, dataset: str = STDLIB, sha256: str = "", vocab: int = 256
 def batches(
     tokens: Tensor, batch_size: int, seq_len: int, *, seed: int, device: str
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless (inputs, targets), each of shape (batch_size, seq_len): windows at places drawn from ``seed``."""
+    """Endless (inputs, targets) of shape (batch_size, seq_len): windows at places drawn from ``seed``."""
     tokens = tokens.to(device)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same order
     offsets = torch.arange(seq_len + 1)
@@ -301,14 +307,14 @@ def batches(
 
 @torch.no_grad()
 def evaluate_bpb(model: nn.Module, *, batch_size: int, seq_len: int) -> float:
-    """Bits that ``model`` needs per byte of validation text; lower is better.
+    """Bits that ``model`` needs per byte of validation text; lower is better. Leaves it in eval mode.
 
-    ``model(inputs)`` must give logits of shape (batch_size, seq_len, vocab_size). The text is the same for every
-    ``batch_size`` and ``seq_len``; the latter is how far back the model may look. Per byte, not per token: so
-    the number keeps its meaning when the tokenizer changes. A model that looks ahead is a ValueError.
+    ``model(inputs)`` must give logits of shape (batch_size, seq_len, vocab_size). The text is the same for
+    every ``batch_size`` and ``seq_len``; the latter is how far back the model may look. Bits are per byte,
+    not per token, to keep their meaning when the tokenizer changes. A model that looks ahead is a ValueError.
     """
     if seq_len < 2 or EVAL_BLOCK % seq_len:
-        raise ValueError(f"seq_len is {seq_len}; it must divide {EVAL_BLOCK}, the length of a validation block.")
+        raise ValueError(f"seq_len is {seq_len}, but must be above 1 and divide {EVAL_BLOCK}.")
     corpus, device = load_corpus(), next(model.parameters()).device
     text_bytes = torch.tensor([len(text) for text in corpus.tokenizer.texts], device=device)
     blocks = min(EVAL_BLOCKS[device.type], (len(corpus.val) - 1) // EVAL_BLOCK)
@@ -316,19 +322,26 @@ def evaluate_bpb(model: nn.Module, *, batch_size: int, seq_len: int) -> float:
     starts = (block_starts[:, None] + torch.arange(0, EVAL_BLOCK, seq_len)).flatten()
     model.eval()
     nats, total_bytes = 0.0, 0
-    for i, rows in enumerate(starts.split(batch_size)):
-        window = corpus.val[rows[:, None] + torch.arange(seq_len + 1)].to(device).long()
-        inputs, targets = window[:, :-1], window[:, 1:]
+    for rows in starts.split(batch_size):
+        full = rows[torch.arange(batch_size) % len(rows)]  # one shape: a compiled model is compiled once
+        window = corpus.val[full[:, None] + torch.arange(seq_len + 1)].to(device).long()
+        inputs, targets = window[:, :-1], window[: len(rows), 1:]
         logits = model(inputs).float()
-        if i == 0:
-            changed = inputs.clone()
-            changed[:, seq_len // 2 :] = (changed[:, seq_len // 2 :] + 1) % corpus.vocab_size
-            effect = (model(changed).float() - logits)[:, : seq_len // 2].abs().max()
-            if effect > 0.01 * logits.abs().max():
-                raise ValueError("The model looks ahead: a prediction changes with the text that comes after it.")
+        if total_bytes == 0:
+            refuse_foresight(model, inputs, logits)
+        logits = logits[: len(rows)]
         nats += F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum").item()
         total_bytes += int(text_bytes[targets].sum())
     return nats / math.log(2) / total_bytes
+
+
+def refuse_foresight(model: nn.Module, inputs: Tensor, logits: Tensor) -> None:
+    """Change the second half of the text and compare the predictions in the first."""
+    half = inputs.shape[1] // 2
+    changed = torch.cat((inputs[:, :half], inputs[:, half:] // 2 + 1), dim=1)
+    effect = (model(changed).float() - logits)[:, :half].abs().max()
+    if effect > 0.01 * logits.abs().max():
+        raise ValueError("The model looks ahead: a prediction changes with the text that comes after it.")
 
 
 def main() -> int:
@@ -338,7 +351,7 @@ def main() -> int:
     names = ", ".join([STDLIB, *DATASETS])
     parser.add_argument("--dataset", default=STDLIB, help=f"one of {names}, or a URL")
     parser.add_argument("--sha256", default="", help="of the file at the URL, as sha256sum prints it")
-    parser.add_argument("--vocab", type=int, default=256, help=f"tokens, 256 (bytes, the default) to {MAX_VOCAB}")
+    parser.add_argument("--vocab", type=int, default=256, help=f"tokens, 256 (bytes) to {MAX_VOCAB}")
     args = parser.parse_args()
     dataset, sha256 = DATASETS.get(args.dataset, (args.dataset, args.sha256.lower()))
     if dataset != STDLIB and not re.match("https?://", dataset):

@@ -1,7 +1,9 @@
-"""A small GPT trained for TIME_BUDGET seconds; the file that experiments edit. Run: python train.py
+"""Train a small GPT for TIME_BUDGET seconds. This is the file that experiments edit.
 
-The last lines printed are `key: value`; val_bpb, lower is better, is the one that counts. The defaults below
-are conservative rather than tuned: there is room on every line.
+    python train.py
+
+Progress lines come first, then `---` and `key: value` lines; val_bpb is the one that counts, lower is better.
+The constants below are conservative rather than tuned.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +52,7 @@ SEED = int(os.environ.get("AUTORESEARCH_SEED", "1"))  # set by the runner: initi
 MAX_STEPS = int(os.environ.get("MAX_STEPS", "0"))  # steps; 0: the time budget decides
 UNTIMED_STEPS = 3  # the first steps, which compile and warm up, do not count against the budget
 LOG_EVERY = 0.02  # of the run, between two progress lines
-CPU_THREADS = 1  # more are faster on idle cores, but slower by an order of magnitude on busy ones
+CPU_THREADS = 1  # the CPU seconds of all of them count; on busy cores they wait for each other, for long
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "RTX 4090": 165e12}  # dense bf16
 
 
@@ -218,7 +221,7 @@ def peak_memory_mib() -> float:
 
 
 def peak_flops_per_s() -> float | None:
-    """What the GPU could do at most, if we know; then the share that was used can be told."""
+    """What the GPU could do at most, if we know."""
     name = torch.cuda.get_device_name() if GPU else ""
     return next((flops for model, flops in PEAK_FLOPS.items() if model in name), None)
 
@@ -232,28 +235,28 @@ def main() -> None:
     corpus = load_corpus()
     model = GPT(corpus.vocab_size).to(device)
     optimizer = Optimizer(model)
-    num_params = sum(p.numel() for p in model.parameters())
 
-    batch_size = min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // SEQ_LEN)
+    batch_size = max(1, min(DEVICE_BATCH_SIZE, TOTAL_BATCH_SIZE // SEQ_LEN))
     accumulation, rest = divmod(TOTAL_BATCH_SIZE, batch_size * SEQ_LEN)
     assert rest == 0, f"TOTAL_BATCH_SIZE must be a multiple of {batch_size} * {SEQ_LEN} tokens"
     loader = batches(corpus.train, batch_size, SEQ_LEN, seed=SEED, device=device)
     run_model = torch.compile(model, dynamic=False) if GPU else model
     autocast = torch.autocast(device, torch.bfloat16, enabled=GPU)
 
+    # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, not worse.
+    clock = time.perf_counter if GPU else time.process_time
     step, train_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0
     while progress < 1:
-        step_started = time.perf_counter()
+        step_started = clock()
         loss = torch.zeros((), device=device)
-        for _ in range(accumulation):
-            inputs, targets = next(loader)
+        for inputs, targets in islice(loader, accumulation):
             with autocast:
                 part = run_model(inputs, targets) / accumulation
             part.backward()
             loss += part.detach()
         optimizer.step(lr_scale := learning_rate_scale(progress))
         loss_now = loss.item()  # waits for the GPU
-        step_s = time.perf_counter() - step_started
+        step_s = clock() - step_started
         step += 1
         if not math.isfinite(loss_now):
             raise SystemExit(f"The loss is {loss_now} at step {step}: the run diverged.")
@@ -276,12 +279,12 @@ def main() -> None:
     print(f"training_seconds: {train_s:.1f}")
     print(f"total_seconds:    {time.perf_counter() - started:.1f}")
     print(f"peak_vram_mb:     {peak_memory_mib():.1f}")
-    if peak_flops := peak_flops_per_s():
-        timed_tokens = (step - UNTIMED_STEPS) * TOTAL_BATCH_SIZE
-        print(f"mfu_percent:      {100 * timed_tokens * model.flops_per_token() / train_s / peak_flops:.2f}")
+    if train_s and (peak_flops := peak_flops_per_s()):
+        flops_per_s = model.flops_per_token() * TOTAL_BATCH_SIZE * (step - UNTIMED_STEPS) / train_s
+        print(f"mfu_percent:      {100 * flops_per_s / peak_flops:.2f}")
     print(f"total_tokens_M:   {step * TOTAL_BATCH_SIZE / 1e6:.2f}")
     print(f"num_steps:        {step}")
-    print(f"num_params_M:     {num_params / 1e6:.2f}")
+    print(f"num_params_M:     {sum(p.numel() for p in model.parameters()) / 1e6:.2f}")
     print(f"depth:            {DEPTH}")
 
 

@@ -11,160 +11,33 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
 from autoresearch.errors import NeedsHumanError
-from autoresearch.trial import Outcome, TrialResult
+from autoresearch.ledger.records import (
+    Campaign,
+    Event,
+    Experiment,
+    Purpose,
+    ResultRow,
+    State,
+    Status,
+    Trial,
+    now,
+    shown_description,
+)
+from autoresearch.trial import TrialResult
 
 LEDGER_FILE = "ledger.db"
 SCHEMA_VERSION = 1
 BUSY_S = 30.0  # how long a statement waits for another process
 
-
-class State(StrEnum):
-    """How far an experiment has come."""
-
-    RUNNING = "running"  # trials under way or still to be started
-    JUDGED = "judged"  # a verdict stands, log_result.py is next
-    DECIDED = "decided"
-
-
-class Status(StrEnum):
-    """The three words of results.tsv."""
-
-    KEEP = "keep"
-    DISCARD = "discard"
-    CRASH = "crash"
-
-
-class Purpose(StrEnum):
-    """Why a trial was run."""
-
-    BASELINE = "baseline"
-    SCREEN = "screen"
-    CONFIRM = "confirm"
-    RETEST = "retest"
-    CLAIM = "claim"
-
-
-@dataclass(kw_only=True)
-class Campaign:
-    """Everything under one tag. Changed only through ``Ledger.update_campaign``."""
-
-    tag: str
-    branch: str
-    base_commit: str  # of the current epoch
-    project: str  # the worktree's project folder that the campaign was set up in
-    epoch: int = 1
-    created_at: str = ""
-    config: dict[str, Any] = field(default_factory=dict)
-    setup: dict[str, Any] = field(default_factory=dict)  # what set-up found: the user's own files, data fingerprints
-    environment: dict[str, Any] = field(default_factory=dict)  # fingerprint taken at the baseline
-    rule: dict[str, Any] | None = None  # the keep rule's state after the last decision or re-test
-    view_sha256: str = ""  # of results.tsv as last written, to notice a hand edit
-    pending: dict[str, Any] = field(default_factory=dict)  # git moves decided on but not yet made
-
-
-@dataclass(kw_only=True)
-class Experiment:
-    """One idea: one commit, one description, one decision."""
-
-    tag: str
-    number: int
-    epoch: int
-    description: str
-    commit: str
-    parent: str  # the incumbent's commit it was made on
-    tree: str
-    incumbent: int | None  # the experiment number it is compared with; None for a baseline
-    family: str = ""
-    state: State = State.RUNNING
-    status: Status | None = None
-    verdict: str = ""
-    judgement: dict[str, Any] = field(default_factory=dict)
-    attempt: int = 1
-    options: dict[str, Any] = field(default_factory=dict)  # seeds, prune, simplification, arguments, environment
-    lines_added: int = 0
-    lines_deleted: int = 0
-    metric: float | None = None  # mean over its completed trials
-    peak_mem_mib: float | None = None
-    reason: str = ""  # why it was decided so, for readers
-    undone: str = ""  # why a keep was taken back; empty if it was not
-    note: str = ""
-    rule: dict[str, Any] | None = None  # the keep rule's state right after the decision
-    created_at: str = ""
-    decided_at: str = ""
-
-    @property
-    def is_baseline(self) -> bool:
-        return self.incumbent is None
-
-    @property
-    def shown_description(self) -> str:
-        """The description as results.tsv prints it."""
-        return shown_description(self.description, self.undone)
-
-
-@dataclass(kw_only=True)
-class Trial:
-    """One execution at one seed; ``result`` is None until it has been taken into the ledger."""
-
-    id: str
-    tag: str
-    number: int
-    attempt: int
-    seed: int
-    purpose: Purpose
-    commit: str
-    command: str
-    directory: str
-    created_at: str = ""
-    handle: dict[str, Any] = field(default_factory=dict)
-    environment: str = ""  # hash of the environment fingerprint it ran under
-    result: TrialResult | None = None
-
-    @property
-    def metric(self) -> float | None:
-        return None if self.result is None else self.result.metric
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResultRow:
-    """What results.tsv shows of a decided experiment."""
-
-    commit: str
-    metric: float | None
-    peak_mem_mib: float | None
-    status: str
-    description: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """Something worth telling that is neither a trial nor a decision."""
-
-    at: str
-    kind: str
-    text: str
-
-
-def shown_description(description: str, undone: str) -> str:
-    return f"{description} (undone: {undone})" if undone else description
-
-
-def now() -> str:
-    """UTC, ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 _TABLES = """
 CREATE TABLE IF NOT EXISTS campaign (
     tag TEXT PRIMARY KEY, branch TEXT NOT NULL, base_commit TEXT NOT NULL, project TEXT NOT NULL,
-    epoch INTEGER NOT NULL, created_at TEXT NOT NULL, config TEXT NOT NULL, setup TEXT NOT NULL,
+    epoch INTEGER NOT NULL, created_at TEXT NOT NULL, config TEXT NOT NULL, setup TEXT NOT NULL, claim TEXT NOT NULL,
     environment TEXT NOT NULL, rule TEXT, view_sha256 TEXT NOT NULL, pending TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS experiment (
     tag TEXT NOT NULL REFERENCES campaign(tag), number INTEGER NOT NULL, epoch INTEGER NOT NULL,
@@ -190,7 +63,7 @@ CREATE TABLE IF NOT EXISTS event (
 CREATE INDEX IF NOT EXISTS event_tag ON event(tag, id);
 """
 
-_CAMPAIGN_JSON = ("config", "setup", "environment", "rule", "pending")
+_CAMPAIGN_JSON = ("config", "setup", "claim", "environment", "rule", "pending")
 _EXPERIMENT_JSON = ("judgement", "options", "rule")
 _RENAMED = {"commit": "commit_sha", "parent": "parent_sha", "tree": "tree_sha"}
 
@@ -487,12 +360,3 @@ def _trial(row: sqlite3.Row) -> Trial:
         environment=row["environment"],
         result=None if row["result"] is None else TrialResult.from_json(row["result"]),
     )  # fmt: skip
-
-
-def completed(trials: Sequence[Trial]) -> dict[int, float]:
-    """``{seed: metric}`` of the trials that completed, in the order they were started."""
-    return {
-        trial.seed: trial.result.metric
-        for trial in trials
-        if trial.result is not None and trial.result.outcome is Outcome.COMPLETED and trial.result.metric is not None
-    }

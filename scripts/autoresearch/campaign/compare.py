@@ -1,0 +1,233 @@
+"""Compare two commits on fresh seeds: the only place where a claim is made.
+
+The trials of the loop chose the winner, so they cannot also prove it. Here both commits run anew, at
+the same seeds that the loop has never used. A comparison that was killed goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.campaign.opened import OpenCampaign, open_campaign
+from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward
+from autoresearch.campaign.run import check_head
+from autoresearch.campaign.trials import collect_trials, launch_trial
+from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError, UsageError
+from autoresearch.guard import in_scope
+from autoresearch.ledger import Experiment, Purpose, Status, Trial
+from autoresearch.trial import RESULT_FILE, Outcome
+from autoresearch.verdict.claim import LEAST_SEEDS, Claim, Contribution, compare_arms, leave_one_out
+
+FIRST_CLAIM_SEED = 1001  # far from the loop's small seeds, so that a reader sees which trials are a claim's
+MAX_SEEDS = 100
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """One side: a commit, under the experiment that its trials are filed with."""
+
+    name: str
+    experiment: Experiment  # its commit replaced by the arm's where that differs
+
+    @property
+    def commit(self) -> str:
+        return self.experiment.commit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What came of it; ``test`` holds what ``test_command`` printed for each arm, once, if there is one."""
+
+    a: str
+    b: str
+    metric: str
+    direction: str
+    seeds: tuple[int, ...]
+    runs_a: dict[int, float]
+    runs_b: dict[int, float]
+    failed: tuple[str, ...]
+    claim: Claim
+    test: dict[str, float | None]
+    contributions: tuple[Contribution, ...] = ()
+    not_separable: tuple[str, ...] = ()  # kept changes that later ones are built on
+
+
+def compare(
+    project: Path, a: str, b: str, *, tag: str | None, seeds: int, exploratory: bool, ablate: bool, tell: Tell
+) -> Comparison:
+    """Run both commits at ``seeds`` fresh seeds, and with ``ablate`` the better one without each kept change.
+
+    ``a`` and ``b`` are ``baseline``, ``best``, experiment numbers or commits. ``UsageError`` below five
+    seeds unless ``exploratory``. Waits for its trials; killed, the same call goes on.
+    """
+    if not (1 if exploratory else LEAST_SEEDS) <= seeds <= MAX_SEEDS:
+        raise UsageError(
+            f"--seeds is {seeds}; expected {LEAST_SEEDS} to {MAX_SEEDS}: fewer pairs cannot confirm anything.",
+            hint=f"python scripts/compare.py {a} {b} --seeds {LEAST_SEEDS}, or --exploratory for a first look",
+            code="too_few_seeds",
+        )
+    with open_campaign(project, tag) as oc:
+        _check_idle(oc)
+        arms = [_arm(oc, a), _arm(oc, b)]
+        if arms[0].commit == arms[1].commit:
+            raise UsageError(
+                f"{a} and {b} are the same commit {arms[0].commit[:7]}.",
+                hint="python scripts/status.py --history 50",
+                code="same_commit",
+            )
+        without, not_separable = _ablations(oc) if ablate else ([], [])
+        metric, direction, tag = oc.config.metric.name, oc.config.metric.direction, oc.tag
+        plan = _plan(oc, [arms[0], arms[1], *without], seeds)
+        has_test = bool(oc.config.test_command)
+    runs: dict[str, dict[int, float]] = {}
+    failed: list[str] = []
+    for position, seed in enumerate(plan):
+        order = [*arms, *without]
+        for arm in order if position % 2 == 0 else order[::-1]:  # drift of the machine hits both arms alike
+            trial = _run(project, tag, arm, seed, purpose=Purpose.CLAIM, tell=tell)
+            if trial.metric is None:
+                assert trial.result is not None
+                failed.append(f"{arm.name} at seed {seed}: {trial.result.reason}")
+            else:
+                runs.setdefault(arm.commit, {})[seed] = trial.metric
+    test = (
+        {arm.name: _run(project, tag, arm, plan[0], purpose=Purpose.TEST, tell=tell).metric for arm in arms}
+        if has_test
+        else {}
+    )
+    runs_a, runs_b = (runs.get(arm.commit, {}) for arm in arms)
+    claim = compare_arms(runs_a, runs_b, direction, exploratory)
+    contributions = (
+        leave_one_out(runs_b, {arm.name: runs.get(arm.commit, {}) for arm in without}, direction, exploratory)
+        if without
+        else ()
+    )
+    found = Comparison(
+        a=arms[0].name, b=arms[1].name, metric=metric, direction=direction, seeds=tuple(plan), runs_a=runs_a,
+        runs_b=runs_b, failed=tuple(failed), claim=claim, test=test, contributions=contributions,
+        not_separable=tuple(not_separable),
+    )  # fmt: skip
+    with open_campaign(project, tag) as oc:
+        oc.campaign.claim = {
+            **oc.campaign.claim, "word": claim.word, "reason": claim.reason, "gain": claim.gain,
+            "gain_low": claim.gain_low, "gain_high": claim.gain_high,
+        }  # fmt: skip
+        oc.ledger.update_campaign(oc.campaign, "claim")
+        oc.tell("claim", f"{found.b} against {found.a}: {claim.reason}")
+    return found
+
+
+def _check_idle(oc: OpenCampaign) -> None:
+    progress = bring_forward(oc)
+    check_head(oc)
+    if progress.experiment is not None:
+        raise RefusedError(
+            f"Experiment {progress.experiment.number} is still open; a claim compares what is decided.",
+            hint="python scripts/status.py",
+            code="open_experiment",
+        )
+    if oc.ledger.baseline(oc.tag, oc.campaign.epoch) is None:
+        raise NoCampaignError("No baseline has been measured.", hint='python scripts/run_experiment.py -d "baseline"')
+
+
+def _arm(oc: OpenCampaign, name: str) -> Arm:
+    """The commit that ``name`` means; ``UsageError`` if it means none."""
+    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
+    assert baseline is not None
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if name == "baseline":
+        return Arm(name="baseline", experiment=baseline)
+    if name in ("best", "incumbent") and incumbent is not None:
+        return Arm(name=f"experiment {incumbent.number}", experiment=incumbent)
+    if name.isdecimal() and len(name) < 7 and (experiment := oc.ledger.experiment(oc.tag, int(name))) is not None:
+        return Arm(name=f"experiment {name}", experiment=experiment)
+    commit = oc.repo.commit_of(name)
+    if commit is None:
+        raise UsageError(
+            f"{name!r} is neither baseline, best, an experiment's number nor a commit.",
+            hint="python scripts/status.py --history 50",
+            code="unknown_commit",
+        )
+    for experiment in oc.ledger.experiments(oc.tag, epoch=oc.campaign.epoch):
+        if experiment.commit == commit:
+            return Arm(name=f"experiment {experiment.number}", experiment=experiment)
+    return Arm(name=commit[:7], experiment=dataclasses.replace(baseline, commit=commit))
+
+
+def _ablations(oc: OpenCampaign) -> tuple[list[Arm], list[str]]:
+    """The incumbent without each kept change, where a three-way merge can take it out alone."""
+    incumbent = oc.ledger.incumbent(oc.tag)
+    assert incumbent is not None
+    kept = [each for each in oc.ledger.experiments(oc.tag, status=Status.KEEP, epoch=oc.campaign.epoch)
+            if not each.is_baseline]  # fmt: skip
+    arms, stuck = [], []
+    for each in kept:
+        commit = _without(oc, incumbent.commit, each)
+        name = f"experiment {each.number} ({each.description[:60]})"
+        if commit is None:
+            stuck.append(name)
+        else:
+            oc.repo.set_ref(oc.ref("ablations", each.number), commit)
+            arms.append(Arm(name=name, experiment=dataclasses.replace(each, commit=commit)))
+    return arms, stuck
+
+
+def _without(oc: OpenCampaign, commit: str, kept: Experiment) -> str | None:
+    texts: dict[str, str] = {}
+    for path in oc.repo.changed_paths(kept.parent, kept.commit):
+        if not in_scope(path, oc.config.edit):
+            continue
+        mine, base, theirs = (oc.repo.text(name, path) for name in (commit, kept.commit, kept.parent))
+        if mine is None or base is None or theirs is None:
+            return None
+        merged = oc.repo.merge_texts(mine, base, theirs)
+        if merged is None:
+            return None
+        texts[path] = merged
+    return oc.repo.commit_texts(commit, texts, f"ablation: without experiment {kept.number}") if texts else None
+
+
+def _plan(oc: OpenCampaign, arms: Sequence[Arm], seeds: int) -> list[int]:
+    """Seeds that no trial has used; those of the same comparison if it was begun and not finished."""
+    commits, begun = [arm.commit for arm in arms], oc.campaign.claim
+    if begun.get("arms") == commits and len(begun["seeds"]) == seeds and "word" not in begun:
+        return list(begun["seeds"])
+    used = [trial.seed for trial in oc.ledger.trials(oc.tag)]
+    first = max([FIRST_CLAIM_SEED - 1, *used]) + 1
+    plan = list(range(first, first + seeds))
+    oc.campaign.claim = {"a": arms[0].name, "b": arms[1].name, "arms": commits, "seeds": plan}
+    oc.ledger.update_campaign(oc.campaign, "claim")
+    return plan
+
+
+def _run(project: Path, tag: str, arm: Arm, seed: int, *, purpose: Purpose, tell: Tell) -> Trial:
+    """The arm's trial at ``seed``: the one on record, or a new one, waited for."""
+    while True:
+        with open_campaign(project, tag) as oc:
+            collect_trials(oc)
+            mine = [
+                trial
+                for trial in oc.ledger.trials(oc.tag, arm.experiment.number)
+                if (trial.commit, trial.seed, trial.purpose) == (arm.commit, seed, purpose)
+            ]
+            ended = [trial for trial in mine if trial.result and trial.result.outcome is not Outcome.INTERRUPTED]
+            if ended:
+                return ended[-1]
+            running = oc.ledger.open_trials(oc.tag)
+            if not running:
+                if oc.ledger.open_experiment(oc.tag) is not None:
+                    raise StillRunningError("An experiment was started meanwhile.", hint="python scripts/status.py")
+                if len(mine) >= len(ended) + 3:
+                    return mine[-1]
+                tell(f"{arm.name}, seed {seed}" + (" (test)" if purpose is Purpose.TEST else ""))
+                command = oc.config.test_command if purpose is Purpose.TEST else None
+                running = [launch_trial(oc, arm.experiment, seed, purpose, command=command)]
+        result = Path(running[0].directory) / RESULT_FILE
+        look_again = time.monotonic() + LIVENESS_S
+        while not result.exists() and time.monotonic() < look_again:
+            time.sleep(POLL_S)

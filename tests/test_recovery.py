@@ -1,0 +1,313 @@
+"""What git commands, accidents and kills do to a campaign: the next command has everything back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.conftest import ROOT, RunScript
+from tests.loop_bench import BRANCH, TAG, TRAIN, Loop, make_loop
+
+from autoresearch.campaign.opened import open_ledger
+from autoresearch.ledger import State
+
+KILLS = int(os.environ.get("AUTORESEARCH_KILLS", "20"))
+NOTES = "mine\n"
+
+
+@pytest.fixture
+def loop(tmp_path: Path, run_script: RunScript) -> Loop:
+    """A campaign with a baseline, a keep and a discard, and an ignored and an untracked file of the user's."""
+    loop = make_loop(tmp_path / "project", run_script, files={".gitignore": "__pycache__/\ndata/\n"})
+    loop.write({"notes.txt": NOTES})
+    loop.baseline()
+    assert loop.experiment("faster", LR=8) == "keep"
+    assert loop.experiment("slower", LR=2) == "discard"
+    return loop
+
+
+def check(loop: Loop) -> None:
+    """What must hold whenever no experiment is open (and in part when one is)."""
+    with open_ledger(loop.folder) as (_, ledger):
+        experiments = ledger.experiments(TAG)
+        decided = [each for each in experiments if each.state is State.DECIDED]
+        open_one = ledger.open_experiment(TAG)
+        campaign = ledger.campaign(TAG)
+    assert campaign is not None
+    assert [each.number for each in experiments] == list(range(len(experiments)))
+    assert [(row[0], row[3]) for row in loop.rows] == [(each.commit[:7], str(each.status)) for each in decided]
+    assert campaign.pending == {}
+    if open_one is None:
+        assert loop.tip() == loop.incumbent()
+        assert not loop.processes()
+        assert loop.git("diff", "--cached", "--name-only") == ""
+    else:
+        assert loop.tip() == open_one.commit
+    for each in decided:
+        if str(each.status) != "keep":
+            assert loop.git("rev-parse", f"refs/autoresearch/{TAG}/discarded/{each.number}") == each.commit
+    assert loop.text("notes.txt") == NOTES
+    loop.git("fsck", "--strict", "--no-dangling")
+
+
+# ---- git commands behind our back
+
+
+ACCIDENTS = {
+    "clean": ["clean -q -fdx -e notes.txt"],
+    "hard reset": ["reset -q --hard"],
+    "hard reset by one": ["reset -q --hard HEAD~1"],
+    "stash": ["add notes.txt", "stash -q -u", "checkout -q stash@{0} -- notes.txt", "rm -q --cached notes.txt"],
+    "branch deleted": ["switch -q --detach", f"branch -q -D {BRANCH}", "switch -q main"],
+    "pruned": ["reflog expire --expire=now --all", "gc -q --prune=now"],
+}
+
+
+@pytest.mark.parametrize("commands", ACCIDENTS.values(), ids=ACCIDENTS)
+@pytest.mark.parametrize("moment", ["idle", "judged"])
+def test_next_command_has_everything_back(loop: Loop, commands: list[str], moment: str) -> None:
+    before, incumbent = loop.results.read_text(), loop.incumbent()
+    if moment == "judged":
+        loop.submit("fastest", LR=50)
+    for command in commands:
+        loop.git(*command.split())
+    state = loop.look()
+    if state["next"]["command"].startswith("git switch"):
+        loop.git("switch", "-q", BRANCH)
+    assert state["counts"]["keep"] == 2
+    check(loop)
+    assert loop.results.read_text() == before
+    if moment == "judged":
+        assert loop.log()["experiment"]["status"] == "keep"
+        assert "LR = 50" in loop.text()
+    else:
+        assert loop.tip() == incumbent
+        assert (loop.text(), loop.git("status", "--porcelain")) == (TRAIN.replace("LR = 4", "LR = 8"), "?? notes.txt")
+        assert loop.experiment("fastest", LR=50) == "keep"
+    check(loop)
+
+
+def test_branch_switch_while_a_verdict_waits(loop: Loop) -> None:
+    loop.submit("slow", LR=200)
+    loop.git("switch", "-q", "main")
+    logged = loop.log()
+    assert (logged["experiment"]["status"], loop.text()) == ("discard", TRAIN)
+    loop.git("switch", "-q", BRANCH)
+    check(loop)
+    assert loop.text() == TRAIN.replace("LR = 4", "LR = 8")
+
+
+def test_deleted_table_is_written_again(loop: Loop) -> None:
+    before = loop.results.read_text()
+    loop.results.unlink()
+    assert loop.look()["repaired"] == []
+    assert loop.results.read_text() == before
+
+
+def test_table_edited_by_hand_is_saved_aside_and_told(loop: Loop) -> None:
+    before = loop.results.read_text()
+    mine = before.replace("1.005000", "0.005000")
+    loop.results.write_text(mine)
+    [told] = loop.look()["repaired"]
+    copy = Path(told.split(" kept as ")[1].split(", the ledger")[0])
+    assert (copy.read_text(), loop.results.read_text()) == (mine, before)
+    assert loop.look()["repaired"] == []
+
+
+def test_lock_that_a_dead_git_left_is_cleared(loop: Loop) -> None:
+    lock = loop.folder / ".git" / "index.lock"
+    lock.touch()
+    os.utime(lock, (0, 0))
+    assert loop.experiment("fastest", LR=50) == "keep"
+    assert not lock.exists()
+    check(loop)
+
+
+def test_unrelated_branch_tip_needs_a_human(loop: Loop) -> None:
+    loop.git("switch", "-q", "--orphan", "elsewhere")
+    loop.git("commit", "-q", "--allow-empty", "-m", "Elsewhere")
+    loop.git("switch", "-q", "main")
+    loop.git("branch", "-q", "-f", BRANCH, "elsewhere")
+    error = loop.look(expect=6)
+    assert (error["code"], BRANCH in error["hint"]) == ("diverged_branch", True)
+
+
+# ---- several commands at once
+
+
+def test_of_four_commands_at_once_one_runs(loop: Loop) -> None:
+    loop.edit(LR=50)
+    with loop.holding():
+        command = [sys.executable, str(ROOT / "scripts" / "run_experiment.py"), "-d", "at once", "--wait", "0", "--json"]
+        commands = [
+            subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+            for _ in range(4)
+        ]
+        answers = [(json.loads(each.communicate(timeout=60)[0]), each.returncode) for each in commands]
+        assert [answer["data"]["experiment"]["number"] for answer, _ in answers if answer["ok"]] == [3]
+        for answer, code in answers:
+            if not answer["ok"]:
+                assert code in (4, 10)
+                assert answer["error"]["message"].endswith(".")
+    assert loop.look("--wait", 30)["state"] == "judged"
+    assert loop.log()["experiment"]["status"] == "keep"
+    check(loop)
+
+
+# ---- kill -9
+
+
+def start(loop: Loop, script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Run a script in a session of its own, so that it can be killed with its git processes."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *arguments],
+        cwd=loop.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def kill_after(process: subprocess.Popen[bytes], delay_s: float) -> bool:
+    """Kill the whole process group after ``delay_s`` seconds; False if it had ended by itself."""
+    try:
+        process.wait(timeout=delay_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    return False
+
+
+def kill_runner(loop: Loop, process: subprocess.Popen[bytes], delay_s: float) -> bool:
+    """Kill the runner of the trial that ``process`` starts, ``delay_s`` seconds after it appeared."""
+    killed = False
+    while process.poll() is None and not killed:
+        running = [trial for trial in loop.trials() if trial.result is None and trial.handle]
+        if running:
+            time.sleep(delay_s)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(running[0].handle["id"]), signal.SIGKILL)
+                killed = True
+        time.sleep(0.005)
+    process.wait(timeout=60)
+    return killed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_nothing_is_lost_by_kills_at_random_moments(loop: Loop) -> None:
+    """Each round kills one command, or a runner, anywhere in its life; the next commands carry on."""
+    rng = random.Random(os.environ.get("AUTORESEARCH_KILL_SEED", "1"))
+    killed = 0
+    for number in range(KILLS):
+        decided = list(loop.rows)
+        victim = ("run_experiment", "log_result", "revert", "runner", "revert --to")[number % 5]
+        lr = 300 + number if number % 2 else 49 - number / 100  # worse and better in turn
+        place = f"round {number}: {victim}"
+        loop.write({"train.py": loop.text().replace(_lr(loop), f"LR = {lr}")})
+        if victim in ("run_experiment", "runner"):
+            process = start(loop, "run_experiment", "-d", place)
+            if victim == "runner":
+                killed += kill_runner(loop, process, rng.uniform(0, 0.15))
+            else:
+                killed += kill_after(process, rng.uniform(0.05, 0.9))
+        elif victim == "log_result":
+            loop.submit(place)
+            killed += kill_after(start(loop, "log_result"), rng.uniform(0.05, 0.45))
+        elif victim == "revert":
+            killed += kill_after(start(loop, "revert"), rng.uniform(0.05, 0.4))
+        else:
+            loop.submit(place)
+            loop.log()
+            decided = list(loop.rows)
+            killed += kill_after(start(loop, "revert", "--to", "1"), rng.uniform(0.05, 0.4))
+        state = loop.look("--wait", 30)
+        check(loop)
+        assert [row[:3] for row in loop.rows[: len(decided)]] == [row[:3] for row in decided], place
+        if state["state"] in ("judged", "failed"):
+            loop.log()
+        loop.call("revert")
+        check(loop)
+        assert loop.experiment(f"{place}, after it", LR=f"1_{number}") == "discard", place
+        check(loop)
+    assert killed > KILLS / 3
+
+
+def _lr(loop: Loop) -> str:
+    return next(line for line in loop.text().splitlines() if line.startswith("LR = "))
+
+
+# ---- the disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 12 MiB of its own."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"a full disk needs the right to mount one: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Take the last byte of ``disk``; returns the file that holds them."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(2**16))
+    with ballast.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"0")
+    return ballast
+
+
+def test_full_disk_is_one_clear_error_and_loses_nothing(small_disk: Path, run_script: RunScript) -> None:
+    loop = make_loop(small_disk / "project", run_script)
+    loop.write({"notes.txt": NOTES})
+    loop.baseline()
+    assert loop.experiment("faster", LR=8) == "keep"
+    rows = loop.rows
+    ballast = fill(small_disk)
+    loop.edit(LR=5)
+    error = loop.submit("fastest", expect=5)
+    assert "disk" in error["message"] + error["hint"]
+    ballast.unlink()
+    loop.look()
+    check(loop)
+    assert loop.rows == rows
+    loop.submit("fastest")
+    ballast = fill(small_disk)
+    assert loop.log(expect=5)["hint"]
+    ballast.unlink()
+    assert loop.look("--wait", 30)["state"] in ("judged", "idle")
+    loop.log()
+    check(loop)
+    assert [row[4] for row in loop.rows] == ["baseline", "faster", "fastest"]
+
+
+def test_read_only_disk_is_one_clear_error(small_disk: Path, run_script: RunScript) -> None:
+    loop = make_loop(small_disk / "project", run_script)
+    loop.write({"notes.txt": NOTES})
+    loop.baseline()
+    loop.edit(LR=8)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    try:
+        assert loop.submit("faster", expect=5)["hint"]
+        loop.call("revert", expect=5)
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert loop.experiment("faster") == "keep"
+    check(loop)
