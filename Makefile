@@ -11,8 +11,8 @@ STARTERS ?= 1
 TORCH_VERSION ?= 2.13.0
 
 PY := $(VENV)/bin/python
-# A benchmark is a file or a folder with a __main__.py; its docstring's first line says what it measures.
-BENCHMARKS := $(wildcard benchmarks/*.py benchmarks/*/__main__.py)
+# A benchmark is a file or a folder with a run.py; its docstring's first line says what it measures.
+BENCHMARKS := $(wildcard benchmarks/*.py benchmarks/*/run.py)
 STAMP := $(VENV)/.installed-$(if $(filter 1,$(STARTERS)),torch-$(TORCH_VERSION),no-torch)
 
 .PHONY: help env demo test check bench clean
@@ -45,9 +45,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 ifdef NAME
-	PYTHONPATH=scripts $(PY) $(firstword $(wildcard benchmarks/$(NAME).py) benchmarks/$(NAME)) $(ARGS)
+	PYTHONPATH=scripts $(PY) $(firstword $(wildcard benchmarks/$(NAME).py) benchmarks/$(NAME)/run.py) $(ARGS)
 else
-	@$(foreach file,$(BENCHMARKS),printf '%-20s %s\n' '$(subst /__main__,,$(patsubst benchmarks/%.py,%,$(file)))' \
+	@$(foreach file,$(BENCHMARKS),printf '%-20s %s\n' '$(subst /run,,$(patsubst benchmarks/%.py,%,$(file)))' \
 		"$$(sed -n 's/^"""//p' $(file) | head -n 1 | tr -d '"')";)
 endif
 

@@ -110,6 +110,8 @@ class Loop(Bench):
     def edit(self, **constants: object) -> None:
         """Give constants of train.py new values."""
         path = self.folder / "train.py"
+        if not constants:
+            return
         text = path.read_text()
         for name, value in constants.items():
             text, count = re.subn(rf"(?m)^{name} = \w+", f"{name} = {value}", text)

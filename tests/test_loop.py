@@ -508,7 +508,7 @@ def test_revert_to_an_earlier_experiment_takes_later_keeps_back(loop: Loop) -> N
     assert loop.call("revert", "--to", 1)["changed"] is False
     assert loop.call("revert", "--to", 2, expect=4)["code"] == "not_kept"
     assert loop.call("revert", "--to", 9, expect=3)["code"] == "no_experiment"
-    assert loop.experiment("slower", LR=90) == "discard"
+    assert loop.experiment("slower", LR=150) == "discard"
 
 
 def test_revert_waits_for_the_open_experiment(loop: Loop) -> None:
@@ -565,4 +565,4 @@ def test_broken_remote_is_told_and_never_stops_the_loop(tmp_path: Path, run_scri
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "nowhere.git")], check=True)
     assert loop.experiment("slower", LR=90) == "discard"
     eventually(lambda: (tmp_path / "nowhere.git" / "refs" / "heads" / BRANCH).exists())
-    eventually(lambda: not loop.look()["warnings"])
+    eventually(lambda: "push failed" not in " ".join(loop.look()["warnings"]))
