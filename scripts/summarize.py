@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def work(arguments: argparse.Namespace) -> Result:
     return Result(data=asdict(summaries[0]), text=render(summaries[0]))
 
 
-def main() -> int:
-    return run_script(build_parser(), work)
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_script(build_parser(), work, argv)
 
 
 if __name__ == "__main__":

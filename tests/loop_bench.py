@@ -89,7 +89,7 @@ def script_main(name: str) -> Callable[[list[str]], int]:
 class Loop(Bench):
     """A project folder with a campaign, and the moves of an agent."""
 
-    def call(self, name: str, *arguments: str | int | Path, expect: int = 0) -> dict[str, Any]:
+    def call(self, name: str, *arguments: str | float | Path, expect: int = 0) -> dict[str, Any]:
         """Call a script's main here, in this process; the ``data`` of its answer, or the ``error``.
 
         Most of a script's second is the start of Python; that each runs on its own is tested where
@@ -114,11 +114,13 @@ class Loop(Bench):
             return
         text = path.read_text()
         for name, value in constants.items():
-            text, count = re.subn(rf"(?m)^{name} = \w+", f"{name} = {value}", text)
+            text, count = re.subn(rf"(?m)^{name} = [^\s#]+", f"{name} = {value}", text)
             assert count == 1
         path.write_text(text)
 
-    def submit(self, description: str = "", *arguments: str | int, expect: int = 0, **constants: object) -> Any:
+    def submit(
+        self, description: str = "", *arguments: str | int, expect: int = 0, **constants: object
+    ) -> dict[str, Any]:
         """Edit, if there are ``constants``, and run the experiment."""
         self.edit(**constants)
         named = ["-d", description] if description else []
@@ -127,7 +129,7 @@ class Loop(Bench):
     def log(self, *arguments: str, expect: int = 0) -> dict[str, Any]:
         return self.call("log_result", *arguments, expect=expect)
 
-    def look(self, *arguments: str | int, expect: int = 0) -> dict[str, Any]:
+    def look(self, *arguments: str | float, expect: int = 0) -> dict[str, Any]:
         return self.call("status", *arguments, expect=expect)
 
     def baseline(self) -> None:
@@ -135,7 +137,8 @@ class Loop(Bench):
 
     def experiment(self, description: str, **constants: object) -> str:
         """Run and log an experiment; the status that it got."""
-        self.submit(description, **constants)
+        self.edit(**constants)
+        self.submit(description)
         return str(self.log()["experiment"]["status"])
 
     @property
@@ -180,7 +183,7 @@ class Loop(Bench):
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Trials that start in this block do not end before it does."""
-        gate = self.folder.parent / "gate"
+        gate = self.folder.with_name("gate")
         gate.touch()
         os.environ["TOY_GATE"] = str(gate)
         try:

@@ -85,7 +85,7 @@ def analyse(path: Path) -> dict[str, Any]:
     gains = -kept["val_bpb"].diff()
     return {
         "counts": table["status"].value_counts().to_dict(),
-        "baseline": float(table.loc[0, "val_bpb"]),
+        "baseline": table["val_bpb"].iloc[0],
         "running_best": kept["val_bpb"].cummin().tolist(),
         "gains": list(zip(kept["description"][1:], gains[1:], strict=True)),
     }
@@ -203,13 +203,15 @@ def test_logging_twice_answers_with_the_first_decision(loop: Loop) -> None:
     assert loop.log("--status", "discard", expect=4)["code"] == "already_decided"
 
 
-@pytest.mark.parametrize("status", ["keep", "crash"])
-def test_status_against_the_verdict_is_refused(loop: Loop, status: str) -> None:
+def test_status_against_the_verdict_is_refused(loop: Loop) -> None:
     loop.submit("slower", LR=2)
-    error = loop.log("--status", status, expect=4)
-    assert error["code"].endswith("against_verdict")
+    assert loop.log("--status", "keep", expect=4)["code"] == "keep_against_verdict"
+    assert loop.log("--status", "crash", expect=4)["code"] == "status_against_verdict"
     assert len(loop.rows) == 1
     assert loop.log()["experiment"]["status"] == "discard"
+    loop.submit("too wide", WIDTH=128)
+    assert loop.log("--status", "discard", expect=4)["code"] == "status_against_verdict"
+    assert loop.log("--status", "crash")["experiment"]["status"] == "crash"
 
 
 def test_better_experiment_may_be_discarded_by_choice(loop: Loop) -> None:
@@ -219,12 +221,29 @@ def test_better_experiment_may_be_discarded_by_choice(loop: Loop) -> None:
     assert (loop.tip(), loop.text()) == (tip, TRAIN)
 
 
-def test_equal_result_with_fewer_lines_is_kept_as_simplification(loop: Loop) -> None:
+SIMPLIFICATIONS = {
+    "said when it runs": (["--simplification"], []),
+    "said when it is logged": ([], ["--simplification"]),
+    "kept when it is logged": ([], ["--simplification", "--status", "keep"]),
+}
+
+
+@pytest.mark.parametrize("on_run, on_log", SIMPLIFICATIONS.values(), ids=SIMPLIFICATIONS)
+def test_equal_result_with_fewer_lines_is_kept_as_simplification(
+    loop: Loop, on_run: list[str], on_log: list[str]
+) -> None:
     loop.write({"train.py": TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")})
-    loop.submit("drop a dead comment", "--simplification")
-    decided = loop.log()["experiment"]
+    loop.submit("drop a dead comment", *on_run)
+    decided = loop.log(*on_log)["experiment"]
     assert (decided["verdict"], decided["status"]) == ("equivalent", "keep")
     assert "may be" not in loop.git("show", f"{BRANCH}:train.py")
+
+
+def test_equal_result_is_discarded_where_nobody_calls_it_a_simplification(loop: Loop) -> None:
+    loop.write({"train.py": TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")})
+    loop.submit("drop a dead comment")
+    assert loop.log()["experiment"]["status"] == "discard"
+    assert loop.text() == TRAIN
 
 
 def test_equal_result_with_more_lines_is_no_simplification(loop: Loop) -> None:
@@ -237,7 +256,9 @@ def test_equal_result_with_more_lines_is_no_simplification(loop: Loop) -> None:
 # ---- where it works
 
 
-def test_without_repository_campaign_or_commit_it_says_so(tmp_path: Path, git_repo: Path, run_script: RunScript) -> None:
+def test_without_repository_campaign_or_commit_it_says_so(
+    tmp_path: Path, git_repo: Path, run_script: RunScript
+) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     unborn = tmp_path / "unborn"
@@ -564,5 +585,5 @@ def test_broken_remote_is_told_and_never_stops_the_loop(tmp_path: Path, run_scri
     eventually(lambda: "push failed" in " ".join(loop.look()["warnings"]))
     subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "nowhere.git")], check=True)
     assert loop.experiment("slower", LR=90) == "discard"
-    eventually(lambda: (tmp_path / "nowhere.git" / "refs" / "heads" / BRANCH).exists())
+    eventually((tmp_path / "nowhere.git" / "refs" / "heads" / BRANCH).exists)
     eventually(lambda: "push failed" not in " ".join(loop.look()["warnings"]))

@@ -16,11 +16,14 @@ from pathlib import Path
 import pytest
 from tests.conftest import ROOT, RunScript
 from tests.loop_bench import BRANCH, TAG, TRAIN, Loop, make_loop
+from tests.trial_bench import eventually
 
 from autoresearch.campaign.opened import open_ledger
 from autoresearch.ledger import State
 
+# Read before the fixtures clear the environment: how many rounds of kills, and the seed of their moments.
 KILLS = int(os.environ.get("AUTORESEARCH_KILLS", "20"))
+KILL_SEED = os.environ.get("AUTORESEARCH_KILL_SEED", "1")
 NOTES = "mine\n"
 
 
@@ -143,14 +146,19 @@ def test_unrelated_branch_tip_needs_a_human(loop: Loop) -> None:
 # ---- several commands at once
 
 
+def start(loop: Loop, script: str, *arguments: str) -> subprocess.Popen[str]:
+    """Run a script in a session of its own, so that it can be killed with its git processes."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *arguments],
+        cwd=loop.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
 def test_of_four_commands_at_once_one_runs(loop: Loop) -> None:
     loop.edit(LR=50)
     with loop.holding():
-        command = [sys.executable, str(ROOT / "scripts" / "run_experiment.py"), "-d", "at once", "--wait", "0", "--json"]
-        commands = [
-            subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-            for _ in range(4)
-        ]
+        commands = [start(loop, "run_experiment", "-d", "at once", "--wait", "0", "--json") for _ in range(4)]
         answers = [(json.loads(each.communicate(timeout=60)[0]), each.returncode) for each in commands]
         assert [answer["data"]["experiment"]["number"] for answer, _ in answers if answer["ok"]] == [3]
         for answer, code in answers:
@@ -165,69 +173,72 @@ def test_of_four_commands_at_once_one_runs(loop: Loop) -> None:
 # ---- kill -9
 
 
-def start(loop: Loop, script: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Run a script in a session of its own, so that it can be killed with its git processes."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *arguments],
-        cwd=loop.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+class Killer:
+    """Kills at random moments, spread over the life of a command as long as this machine makes it."""
 
+    def __init__(self, loop: Loop, seed: str) -> None:
+        self.loop = loop
+        self.random = random.Random(seed)
+        self.killed = 0
+        started = time.monotonic()
+        start(loop, "status").communicate(timeout=60)
+        self.unit_s = time.monotonic() - started
 
-def kill_after(process: subprocess.Popen[bytes], delay_s: float) -> bool:
-    """Kill the whole process group after ``delay_s`` seconds; False if it had ended by itself."""
-    try:
-        process.wait(timeout=delay_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    return False
+    def delay(self, units: float) -> float:
+        return self.random.uniform(0.2, units) * self.unit_s
 
+    def command(self, units: float, script: str, *arguments: str) -> None:
+        """Kill a command within ``units`` times what ``status`` takes: with its git processes, or it alone."""
+        process = start(self.loop, script, *arguments)
+        try:
+            process.communicate(timeout=self.delay(units))
+        except subprocess.TimeoutExpired:
+            (os.killpg if self.random.random() < 0.7 else os.kill)(process.pid, signal.SIGKILL)
+            process.communicate()
+            self.killed += 1
 
-def kill_runner(loop: Loop, process: subprocess.Popen[bytes], delay_s: float) -> bool:
-    """Kill the runner of the trial that ``process`` starts, ``delay_s`` seconds after it appeared."""
-    killed = False
-    while process.poll() is None and not killed:
-        running = [trial for trial in loop.trials() if trial.result is None and trial.handle]
-        if running:
-            time.sleep(delay_s)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(running[0].handle["id"]), signal.SIGKILL)
-                killed = True
-        time.sleep(0.005)
-    process.wait(timeout=60)
-    return killed
+    def runner(self, *arguments: str) -> None:
+        """Kill the runner of the trial that a command started, and half the time the command too."""
+        with self.loop.holding():
+            process = start(self.loop, "run_experiment", *arguments)
+            pid = eventually(self._runner_pid)
+            time.sleep(self.delay(0.6))
+            os.kill(pid, signal.SIGKILL)
+            if self.random.random() < 0.5:
+                os.killpg(process.pid, signal.SIGKILL)
+        process.communicate(timeout=60)
+        self.killed += 1
+
+    def _runner_pid(self) -> int | None:
+        running = [trial for trial in self.loop.trials() if trial.result is None and trial.handle]
+        return int(running[0].handle["id"]) if running else None
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_nothing_is_lost_by_kills_at_random_moments(loop: Loop) -> None:
     """Each round kills one command, or a runner, anywhere in its life; the next commands carry on."""
-    rng = random.Random(os.environ.get("AUTORESEARCH_KILL_SEED", "1"))
-    killed = 0
+    killer = Killer(loop, KILL_SEED)
     for number in range(KILLS):
-        decided = list(loop.rows)
-        victim = ("run_experiment", "log_result", "revert", "runner", "revert --to")[number % 5]
-        lr = 300 + number if number % 2 else 49 - number / 100  # worse and better in turn
+        victim = ("run", "log", "revert", "runner", "revert --to")[number % 5]
         place = f"round {number}: {victim}"
-        loop.write({"train.py": loop.text().replace(_lr(loop), f"LR = {lr}")})
-        if victim in ("run_experiment", "runner"):
-            process = start(loop, "run_experiment", "-d", place)
-            if victim == "runner":
-                killed += kill_runner(loop, process, rng.uniform(0, 0.15))
-            else:
-                killed += kill_after(process, rng.uniform(0.05, 0.9))
-        elif victim == "log_result":
+        loop.edit(LR=300 + number if number % 2 else 49 - number / 1000)  # worse and better in turn
+        if victim in ("log", "revert --to"):
             loop.submit(place)
-            killed += kill_after(start(loop, "log_result"), rng.uniform(0.05, 0.45))
-        elif victim == "revert":
-            killed += kill_after(start(loop, "revert"), rng.uniform(0.05, 0.4))
-        else:
-            loop.submit(place)
+        if victim == "revert --to":
             loop.log()
-            decided = list(loop.rows)
-            killed += kill_after(start(loop, "revert", "--to", "1"), rng.uniform(0.05, 0.4))
+        decided = loop.rows
+        match victim:
+            case "run":
+                killer.command(2.2, "run_experiment", "-d", place)
+            case "log":
+                killer.command(1.2, "log_result")
+            case "revert":
+                killer.command(1.1, "revert")
+            case "runner":
+                killer.runner("-d", place)
+            case "revert --to":
+                killer.command(1.1, "revert", "--to", "1")
         state = loop.look("--wait", 30)
         check(loop)
         assert [row[:3] for row in loop.rows[: len(decided)]] == [row[:3] for row in decided], place
@@ -235,13 +246,9 @@ def test_nothing_is_lost_by_kills_at_random_moments(loop: Loop) -> None:
             loop.log()
         loop.call("revert")
         check(loop)
-        assert loop.experiment(f"{place}, after it", LR=f"1_{number}") == "discard", place
+        assert loop.experiment(f"{place}, after it", LR=1000 + number) == "discard", place
         check(loop)
-    assert killed > KILLS / 3
-
-
-def _lr(loop: Loop) -> str:
-    return next(line for line in loop.text().splitlines() if line.startswith("LR = "))
+    assert killer.killed > KILLS / 2
 
 
 # ---- the disk
@@ -295,6 +302,21 @@ def test_full_disk_is_one_clear_error_and_loses_nothing(small_disk: Path, run_sc
     loop.log()
     check(loop)
     assert [row[4] for row in loop.rows] == ["baseline", "faster", "fastest"]
+
+
+def test_disk_that_fills_up_during_a_trial_costs_that_trial_only(small_disk: Path, run_script: RunScript) -> None:
+    loop = make_loop(small_disk / "project", run_script)
+    loop.write({"notes.txt": NOTES})
+    loop.baseline()
+    with loop.holding():
+        loop.submit("faster", "--wait", 0, expect=10, LR=8)
+        ballast = fill(small_disk)
+    loop.await_trial()
+    assert loop.look(expect=5)["hint"]
+    ballast.unlink()
+    assert loop.look("--wait", 30)["experiment"]["verdict"] == "better"
+    assert loop.log()["experiment"]["status"] == "keep"
+    check(loop)
 
 
 def test_read_only_disk_is_one_clear_error(small_disk: Path, run_script: RunScript) -> None:

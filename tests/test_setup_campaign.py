@@ -14,10 +14,12 @@ from tests.setup_bench import KARPATHY, PLAIN, SCRIPT, TRAIN, Bench, make_bench
 
 from autoresearch.campaign.opened import open_campaign, open_ledger
 from autoresearch.campaign.preflight import check_tag, free_tag, todays_tag
+from autoresearch.campaign.progress import refresh
 from autoresearch.config import Config
 from autoresearch.errors import RefusedError, UsageError
 from autoresearch.guard import check_paths
-from autoresearch.ledger import Experiment
+from autoresearch.ledger import Experiment, State, Status
+from autoresearch.results import outdate_results
 
 
 @pytest.fixture
@@ -179,6 +181,17 @@ def test_repository_without_an_identity_is_a_fine_start(plain: Bench, home: Path
 
 def test_second_campaign_begins_at_the_tip_of_the_first(plain: Bench) -> None:
     first = plain.setup("--tag", "a")
+    with open_campaign(plain.folder) as oc:
+        base = oc.campaign.base_commit
+        oc.ledger.add_experiment(
+            Experiment(
+                tag="a", number=0, epoch=1, description="baseline", commit=base, parent=base, tree="",
+                incumbent=None, state=State.DECIDED, status=Status.KEEP, metric=0.5,
+            )
+        )  # fmt: skip
+        outdate_results(oc.ledger, oc.campaign)
+        refresh(oc)
+    assert "baseline" in (plain.folder / "results.tsv").read_text()
     second = plain.setup("--tag", "b")
     assert second["base_commit"] == first["base_commit"]
     assert plain.git("branch", "--show-current") == "autoresearch/b"

@@ -125,6 +125,14 @@ def test_metric_of_the_table_is_the_campaigns(run: Run) -> None:
     assert (config["metric"]["name"], config["metric"]["direction"]) == ("val_bpb", "lower")
 
 
+def test_only_the_first_row_is_the_baseline_also_if_it_crashed(run: Run) -> None:
+    _, first, second, *_ = run.table.splitlines()
+    crashed = first.replace("0.500000\t44.0\tkeep", "0.000000\t0.0\tcrash")
+    run.bench.write({"results.tsv": f"\ufeff{HEADER}{crashed}\n{second}\n"})
+    run.bench.setup("--import", "results.tsv")
+    assert [row.incumbent for row in run.bench.experiments("mar5")] == [None, 0]
+
+
 # --- what cannot be imported ---------------------------------------------------------------------------
 
 

@@ -9,7 +9,9 @@ from tests.setup_bench import PLAIN, Bench, make_bench
 
 from autoresearch.campaign.opened import open_campaign, open_ledger
 from autoresearch.campaign.settle import recorded_tip
-from autoresearch.ledger import Experiment, Purpose, State, Status, Trial
+from autoresearch.campaign.trials import launch_trial
+from autoresearch.ledger import Experiment, Purpose, State, Status
+from autoresearch.trial import Outcome
 
 DATA = 'DATA_DIR = "corpus"\n'
 
@@ -126,18 +128,17 @@ def test_edit_of_the_agent_waits(bench: Bench) -> None:
 
 
 def test_retest_under_way_is_ended(bench: Bench) -> None:
-    kept = bench.git("rev-parse", "HEAD")
+    slow = 'import time\ntime.sleep(100)\nprint(f"val_loss: {0.3}")\n'
+    head = bench.commit({"train.py": slow}, "experiment: slow")
     with open_campaign(bench.folder) as oc:
-        oc.ledger.add_trial(
-            Trial(
-                id="a.1.1.seed9", tag="a", number=1, attempt=1, seed=9, purpose=Purpose.RETEST, commit=kept,
-                command="x", directory=str(oc.trials_folder / "a.1.1.seed9"),
-            )
-        )  # fmt: skip
-        (oc.trials_folder / "a.1.1.seed9").mkdir(parents=True)
+        incumbent = experiment(2, head, head)
+        oc.ledger.add_experiment(incumbent)
+        launch_trial(oc, incumbent, 9, Purpose.RETEST)
     bench.setup("--reconfigure", "--budget", "60")
     with open_campaign(bench.folder) as oc:
-        assert oc.ledger.open_trials("a") == []
+        (retest,) = oc.ledger.trials("a", 2)
+        assert retest.result is not None
+        assert retest.result.outcome is Outcome.INTERRUPTED
 
 
 def test_killed_between_branch_and_ledger_is_completed(bench: Bench) -> None:

@@ -29,9 +29,9 @@ def test_starter_makes_a_folder_a_repository_with_a_campaign(tmp_path: Path, run
     )
     data = json.loads(done.stdout)["data"]
     assert (data["config"]["metric"]["name"], data["config"]["edit"]) == ("val_bpb", ["train.py"])
-    assert bench.git("log", "--format=%s").splitlines() == [
-        "autoresearch: set up campaign a", "Start from the starter nanogpt"
-    ]  # fmt: skip
+    assert bench.git("log", "--format=%s").splitlines()[-1] == "Start from the starter nanogpt"
+    assert bench.git("rev-parse", "autoresearch/a") == data["base_commit"] == bench.git("rev-parse", "HEAD")
+    assert bench.git("ls-tree", "--name-only", "HEAD").split() == ["autoresearch.yaml", "prepare.py", "train.py"]
     assert bench.status() == ""
     source = ROOT / "templates" / "starters" / "nanogpt" / "train.py"
     assert (bench.folder / "train.py").read_bytes() == source.read_bytes()

@@ -133,6 +133,7 @@ def _from_file(project: Project, wishes: Wishes, existing: str) -> Configured:
     values = config.to_dict()
     values["metric"] = f"{config.metric.name}, {config.metric.direction} is better"
     values["watch"] = list(config.watch)
+    values["budget_s"] = _plain(config.budget_s)
     keys = ("command", "metric", "edit", "protect", "data", "budget_s", "watch", "link", "isolation")
     findings = [
         _finding(key, values[key], f"given; {CONFIG_FILE} says so now" if key in wishes.given else CONFIG_FILE)

@@ -84,7 +84,10 @@ def choose_status(experiment: Experiment, wish: str, *, simplification: bool) ->
     decision = str(experiment.judgement.get("decision"))
     automatic = Status(decision) if decision in tuple(Status) else Status.DISCARD
     shorter = experiment.lines_deleted > experiment.lines_added
+    simplification = simplification or bool(experiment.options.get("simplification"))
     simpler = simplification and verdict == "equivalent" and "constraint" not in experiment.judgement
+    if simpler and not shorter:  # the rule only knows the numbers
+        automatic = Status.DISCARD
     if wish == "auto":
         return Status.KEEP if simpler and shorter else automatic
     if wish == automatic:
@@ -122,18 +125,23 @@ def _book(oc: OpenCampaign, experiment: Experiment, runs: dict[int, float], *, k
     """Tell the keep rule; returns the earlier keep that it now takes back, if it does."""
     assert oc.campaign.rule is not None
     rule = KeepRule.from_json(oc.campaign.rule)
-    simplification = bool(experiment.options.get("simplification"))
+    simplification = experiment.verdict == "equivalent"  # if kept; no other reason keeps what is equivalent
     earlier = oc.ledger.incumbent(oc.tag)
     undo = rule.close(runs, kept=kept, simplification=simplification)
     oc.campaign.rule = experiment.rule = rule.to_json()
     oc.ledger.update_campaign(oc.campaign, "rule")
     if not undo or earlier is None or earlier.is_baseline:
         return None
-    earlier.status = Status.DISCARD
-    earlier.undone = f"experiments after it showed no gain, as of experiment {experiment.number}"
-    oc.ledger.update_experiment(earlier, "status", "undone")
-    oc.tell("undo", f"experiment {earlier.number} ({earlier.description}) is taken back: {earlier.undone}")
+    take_back(oc, earlier, f"experiments after it showed no gain, as of experiment {experiment.number}")
     return earlier
+
+
+def take_back(oc: OpenCampaign, kept: Experiment, reason: str) -> None:
+    """Make an empty keep a discard, within the caller's transaction; the branch is the caller's to move."""
+    kept.status, kept.undone = Status.DISCARD, reason
+    oc.ledger.update_experiment(kept, "status", "undone")
+    outdate_results(oc.ledger, oc.campaign)
+    oc.tell("undo", f"experiment {kept.number} ({kept.description}) is taken back: {reason}")
 
 
 def book_baseline(oc: OpenCampaign, experiment: Experiment) -> None:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from autoresearch.campaign.decide import book_baseline, start_retest
+from autoresearch.campaign.decide import book_baseline, start_retest, take_back
 from autoresearch.campaign.judging import NextTrial, judge
+from autoresearch.campaign.memo import render_memo
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
-from autoresearch.campaign.settle import check_tip, settle
+from autoresearch.campaign.settle import check_tip, plan_move, recorded_tip, settle
 from autoresearch.campaign.trials import collect_trials, launch_trial, remove_checkout
 from autoresearch.ledger import Experiment, Purpose, State, Trial, completed
 from autoresearch.results import write_results
@@ -35,7 +36,7 @@ def bring_forward(oc: OpenCampaign) -> Progress:
     """Repair, collect, judge and start whatever comes next; returns without waiting for a trial."""
     repaired = repair(oc)
     while True:
-        collect(oc)
+        repaired += collect(oc)
         running = oc.ledger.open_trials(oc.tag)
         experiment = oc.ledger.open_experiment(oc.tag)
         if running:
@@ -78,12 +79,20 @@ def refresh(oc: OpenCampaign) -> list[str]:
     return [told] if told else []
 
 
-def collect(oc: OpenCampaign) -> None:
-    """Take ended trials in; a re-test of the incumbent goes straight into the keep rule."""
+def collect(oc: OpenCampaign) -> list[str]:
+    """Take ended trials in; a re-test of the incumbent goes straight into the keep rule.
+
+    Where that shows the incumbent to be an empty keep, the branch goes back. Returns what there is to tell.
+    """
     with oc.ledger.transaction():
         for trial in collect_trials(oc):
             if trial.purpose is Purpose.RETEST:
                 _book_retest(oc, trial)
+    if not oc.campaign.pending:
+        return []
+    told = settle(oc)
+    render_memo(oc)
+    return told + refresh(oc)
 
 
 def _book_retest(oc: OpenCampaign, trial: Trial) -> None:
@@ -93,7 +102,7 @@ def _book_retest(oc: OpenCampaign, trial: Trial) -> None:
         return
     rule = KeepRule.from_json(oc.campaign.rule)
     before = rule.incumbent_level
-    rule.add_incumbent_run(trial.result.metric)
+    empty = rule.add_incumbent_run(trial.result.metric)
     oc.campaign.rule = rule.to_json()
     oc.ledger.update_campaign(oc.campaign, "rule")
     oc.tell(
@@ -101,6 +110,13 @@ def _book_retest(oc: OpenCampaign, trial: Trial) -> None:
         f"experiment {trial.number} re-tested at seed {trial.seed}: {trial.result.metric:.6f}; "
         f"its level moves from {before:.6f} to {rule.incumbent_level:.6f}",
     )
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if empty and incumbent is not None and not incumbent.is_baseline:
+        source = recorded_tip(oc)
+        take_back(oc, incumbent, f"its re-test at seed {trial.seed} showed no gain")
+        target = recorded_tip(oc)  # an open experiment is built on the keep: the branch moves when it is decided
+        assert source is not None and target is not None, "a campaign with an incumbent has a tip"
+        plan_move(oc, source=source, target=target, discarded={incumbent.number: incumbent.commit}, keep=None)
 
 
 def _book_numbers(oc: OpenCampaign, experiment: Experiment) -> None:

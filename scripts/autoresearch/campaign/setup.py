@@ -91,14 +91,18 @@ def _fingerprint(data: Data, project: Path, *, prepare: bool) -> dict[str, Any]:
         _run(data.prepare, project)
         missing = tuple(path for path in data.paths if is_missing(path, project))
     if missing:
-        where = f"cd {shlex.quote(str(project))} && " if project != Path.cwd() else ""
         put = "Put it there, or name the right place: --data DIR ('' for none)"
         raise MachineError(
             f"The data is not there: {', '.join(missing)}.",
-            hint=f"{where}{data.prepare}" if data.prepare else put,
+            hint=_typed(data.prepare, project) if data.prepare else put,
             code="data_missing",
         )
     return fingerprint_data(data.paths, project)
+
+
+def _typed(command: str, folder: Path) -> str:
+    """``command`` as a person types it to run it in ``folder``."""
+    return command if folder == Path.cwd() else f"cd {shlex.quote(str(folder))} && {command}"
 
 
 def _run(command: str, folder: Path) -> None:
@@ -114,11 +118,11 @@ def _run(command: str, folder: Path) -> None:
             check=False,
         ).returncode
     except FileNotFoundError as error:
-        raise MachineError(f"{error.filename} is not installed.", hint=f"Install it, or: {command}") from None
+        raise MachineError(f"{error.filename} is not on the PATH.", hint=_typed(command, folder)) from None
     if code:
         raise MachineError(
             f"{command} ended with exit code {code}; it has said above why.",
-            hint=command,
+            hint=f"Mend it, then see it succeed: {_typed(command, folder)}",
             code="prepare_failed",
         )
 

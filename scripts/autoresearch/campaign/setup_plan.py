@@ -183,7 +183,9 @@ def preview_starter(request: Request, today: date) -> SetUp:
     assert request.starter is not None
     check_room(request.starter, request.project)
     files = list(starter_files(request.starter))
-    made = configure(Project(folder=STARTERS / request.starter, files=files), request.wishes, existing=None)
+    folder = STARTERS / request.starter
+    existing = config_text(folder / CONFIG_FILE)
+    made = configure(Project(folder=folder, files=files), request.wishes, existing=existing)
     tag = request.tag or todays_tag(today)
     return SetUp(
         tag=tag, branch=f"{BRANCH_PREFIX}{tag}", base_commit="", config=made.config,

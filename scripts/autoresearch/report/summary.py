@@ -166,7 +166,7 @@ def _summary(
         failures=_failures(experiments, trials),
         time_by_outcome=_time_by_outcome(trials),
         families=_families(experiments, by_number),
-        validation_looks=sum(trial.outcome == Outcome.COMPLETED for trial in trials),
+        validation_looks=sum(trial.outcome == Outcome.COMPLETED and trial.purpose != Purpose.TEST for trial in trials),
         retests=sum(trial.purpose == Purpose.RETEST for trial in trials),
         open_experiment=_open_experiment(undecided[-1], by_number) if undecided else None,
         event_counts=event_counts,
@@ -246,7 +246,7 @@ def _record(
         (trial.value, trial.seed, experiment)
         for experiment in experiments
         for trial in trials.get(experiment.number, ())
-        if trial.value is not None
+        if trial.value is not None and trial.purpose in DECIDING
     ]
     if not runs:
         return None
