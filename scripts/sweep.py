@@ -20,6 +20,7 @@ The same command goes on after a kill; Ctrl-C leaves the campaign on its incumbe
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +28,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from autoresearch.campaign.points import Kind, parse_axis
+from autoresearch.campaign.sweep import Plan, run_sweep
+from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, run_script
+from autoresearch.report.sweep_text import Watcher, render_sweep
 
 DEFAULT_TRIALS = 20
 EXAMPLES = """\
@@ -53,27 +58,17 @@ def build_parser() -> Parser:
 
 
 def work(arguments: argparse.Namespace) -> Result:
-    from autoresearch.campaign.sweep import run_sweep
-    from autoresearch.report.sweep_text import Watcher, render_sweep
-
     plan = build_plan(arguments)
     with Watcher(plan.max_trials) as watcher:
-        sweep = run_sweep(
-            arguments.project, arguments.tag, plan, begin=watcher.begin, tell=watcher.tell, tick=watcher.tick
-        )
+        sweep = run_sweep(arguments.project, arguments.tag, plan, watcher)
     best = sweep.incumbent
     incumbent = None if best is None else {"number": best.number, "metric": best.metric, "commit": best.commit[:7]}
     data = {"points": [asdict(point) for point in sweep.points], "incumbent": incumbent}
     return Result(data=data, text=render_sweep(sweep))
 
 
-def build_plan(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
-    import math
-
-    from autoresearch.campaign.points import Kind, parse_axis
-    from autoresearch.campaign.sweep import Plan
-    from autoresearch.errors import UsageError
-
+def build_plan(arguments: argparse.Namespace) -> Plan:
+    """The sweep that the flags ask for; ``UsageError`` where they ask for none."""
     axes = [parse_axis(kind, text) for kind in Kind for text in getattr(arguments, kind.value)]
     labels = [axis.label for axis in axes]
     if not axes:

@@ -107,7 +107,7 @@ def test_claim_that_was_killed_goes_on_with_the_same_seeds(loop: Loop) -> None:
     command = [sys.executable, ROOT / "scripts" / "compare.py", "baseline", "best", "--seeds", "5"]
     compare = subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        eventually(lambda: len(of_purpose(loop, Purpose.CLAIM)) >= 4)
+        eventually(lambda: len(begun := of_purpose(loop, Purpose.CLAIM)) >= 4 and begun[-1].handle)
     finally:
         os.kill(compare.pid, signal.SIGKILL)
         compare.communicate()

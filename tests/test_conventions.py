@@ -5,6 +5,7 @@ What may import what is in test_dependencies.py.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import skills_ref  # type: ignore[import-untyped]  # it has no stubs
 import yaml
 
 import autoresearch
@@ -191,3 +193,80 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on() -> None:
             continue
         found += [f"{relative(path)}:{number}" for number, line in enumerate(lines, 1) if ours.search(line)]
     assert found == []
+
+
+# --- the skill ---------------------------------------------------------------------------------
+
+SKILL = ROOT / "SKILL.md"
+MANUALS = [ROOT / "README.md", SKILL, *sorted((ROOT / "references").glob("*.md"))]
+PORTABLE_KEYS = {"name", "description", "license", "compatibility", "metadata", "allowed-tools"}
+KEYWORDS = (
+    *("autoresearch", "autonomous research", "overnight experiments", "ml experiments loop"),
+    *("auto optimization", "自主研究", "自动实验"),
+)
+MAX_SKILL_LINES = 200
+MAX_SKILL_CHARACTERS = 15_000  # clients give back the first 5,000 tokens; three characters are more than one token
+MAX_REFERENCE_LINES = 150
+FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+each_manual = pytest.mark.parametrize("manual", MANUALS, ids=relative)
+
+
+def test_frontmatter_holds_on_every_client() -> None:
+    """Clients refuse other keys, cut longer texts, and take ``---`` and angle brackets for markup."""
+    frontmatter = yaml.safe_load(SKILL.read_text(encoding="utf-8").split("---\n")[1])
+    assert frontmatter.keys() <= PORTABLE_KEYS
+    assert frontmatter["name"] == "autoresearch"
+    description = frontmatter["description"]
+    assert 0 < len(description) <= 1024
+    assert not re.search(r"[<>]|---", description)
+    assert [word for word in KEYWORDS if word not in description] == []
+    assert len(frontmatter["compatibility"]) <= 500
+    assert all(isinstance(value, str) for value in frontmatter["metadata"].values())
+
+
+def test_skill_passes_the_reference_validator(tmp_path: Path) -> None:
+    folder = tmp_path / "autoresearch"  # the validator compares the folder's name with the skill's
+    folder.mkdir()
+    shutil.copy(SKILL, folder)
+    assert skills_ref.validate(folder) == []
+
+
+def test_skill_and_references_are_short_enough_for_an_agent() -> None:
+    text = SKILL.read_text(encoding="utf-8")
+    assert text.count("\n") <= MAX_SKILL_LINES
+    assert len(text) <= MAX_SKILL_CHARACTERS
+    for reference in sorted((ROOT / "references").glob("*.md")):
+        assert reference.read_text(encoding="utf-8").count("\n") <= MAX_REFERENCE_LINES, reference.name
+
+
+def test_skill_says_when_to_open_each_reference() -> None:
+    named = {link for link in links(SKILL) if link.startswith("references/")}
+    assert named == {relative(path) for path in (ROOT / "references").glob("*.md")}
+
+
+@functools.cache
+def flags_of(script: Path) -> frozenset[str]:
+    """The flags that ``--help`` of ``script`` tells of."""
+    done = run_isolated(script, "--help", cwd=ROOT)
+    return frozenset(FLAG.findall(done.stdout))
+
+
+@each_manual
+def test_scripts_and_flags_in_manuals_exist(manual: Path) -> None:
+    """On a line that names no script of ours a flag must belong to at least one of them."""
+    by_name = {script.name: script for script in SCRIPTS}
+    wrong = []
+    for number, line in enumerate(manual.read_text(encoding="utf-8").splitlines(), 1):
+        wrong += [f"{number}: {name}" for name in re.findall(r"scripts/(\w+\.py)", line) if name not in by_name]
+        named = [by_name[name] for name in re.findall(r"\w+\.py", line) if name in by_name]
+        known = frozenset[str]().union(*(flags_of(script) for script in named or SCRIPTS))
+        wrong += [f"{number}: {flag}" for flag in FLAG.findall(line) if flag not in known]
+    assert wrong == []
+
+
+@each_manual
+def test_manual_has_one_line_for_a_sentence(manual: Path) -> None:
+    """No paragraph runs on over several lines: a line of prose ends as a sentence does."""
+    text = re.sub(r"(?ms)\A---\n.*?^---\n|^(`{3,}|~{3,}).*?^\1", "", manual.read_text(encoding="utf-8"))
+    prose = [line for line in text.splitlines() if re.match(r"[A-Za-z`\[*]", line)]
+    assert [line for line in prose if not re.search(r"[.:;!?)`]$", line)] == []

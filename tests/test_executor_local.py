@@ -26,6 +26,7 @@ from autoresearch.trial import SPEC_FILE, STARTED_FILE, Outcome, TrialResult, Tr
 
 SCRIPTS = Path(local.__file__).parents[2]
 EXECUTOR = LocalExecutor()
+WAITING = "mkfifo fifo; echo ready; read -r line < fifo; echo val_bpb: 0.5"
 
 SUBMIT_AND_WAIT = f"""
 import json, sys, time
@@ -70,18 +71,27 @@ def submit_ready(spec: TrialSpec) -> Handle:
     return handle
 
 
+def completes(handle: Handle) -> bool:
+    """Let a trial that waits at ``WAITING`` go on; whether it completes."""
+    directory = Path(handle["directory"])
+    with (directory.parent / "fifo").open("r+") as fifo:  # r+: no wait for a reader that may be dead
+        fifo.write("go on\n")
+        fifo.flush()
+        result = eventually(lambda: TrialResult.read(directory) or state(handle) is State.GONE)
+    return isinstance(result, TrialResult) and result.outcome is Outcome.COMPLETED
+
+
 # --- a trial's life ----------------------------------------------------------------------------
 
 
 def test_trial_runs_and_is_gone_when_it_has_a_result(spec: Callable[..., TrialSpec]) -> None:
-    trial = spec("echo ready; read -r line < fifo; echo val_bpb: 0.5")
-    os.mkfifo(Path(trial.cwd) / "fifo")
+    trial = spec(WAITING)
     handle = submit_ready(trial)
     assert json.loads(json.dumps(handle)) == handle
     assert handle.keys() >= {"engine", "id", "trial_id", "directory"}
     assert state(handle) is State.RUNNING
     assert TrialResult.read(Path(trial.directory)) is None
-    (Path(trial.cwd) / "fifo").write_text("go on\n")
+    assert completes(handle)
     eventually(lambda: state(handle) is State.GONE)
     result = TrialResult.read(Path(trial.directory))
     assert result
@@ -127,12 +137,11 @@ def launch(trial: TrialSpec, **how: Any) -> tuple[subprocess.Popen[bytes], Handl
 
 
 def test_trial_survives_the_end_of_its_submitters_group(spec: Callable[..., TrialSpec]) -> None:
-    launcher, handle = launch(spec(f"echo ready; {LONG}"))
+    launcher, handle = launch(spec(WAITING))
     assert launcher.pid not in ancestors(int(handle["id"])), "a client may kill all that descends from a command"
     os.killpg(launcher.pid, signal.SIGKILL)
     assert launcher.wait() == -signal.SIGKILL
-    assert state(handle) is State.RUNNING
-    assert living(mark_of(Path(handle["directory"])))
+    assert completes(handle)
 
 
 def test_trial_survives_the_end_of_its_submitters_terminal(spec: Callable[..., TrialSpec]) -> None:
@@ -141,13 +150,11 @@ def test_trial_survives_the_end_of_its_submitters_terminal(spec: Callable[..., T
     def take_terminal() -> None:
         fcntl.ioctl(side, termios.TIOCSCTTY, 0)
 
-    launcher, handle = launch(
-        spec(f"echo ready; {LONG}"), stdin=side, stdout=side, stderr=side, preexec_fn=take_terminal
-    )
+    launcher, handle = launch(spec(WAITING), stdin=side, stdout=side, stderr=side, preexec_fn=take_terminal)
     os.close(side)
     os.close(terminal)
     assert launcher.wait(DEADLINE_S) == -signal.SIGHUP
-    assert state(handle) is State.RUNNING
+    assert completes(handle)
 
 
 def test_trial_is_found_whose_submitter_noted_nothing(spec: Callable[..., TrialSpec]) -> None:
@@ -217,7 +224,7 @@ def test_orphans_of_a_trial_of_the_same_name_elsewhere_are_spared(spec: Callable
     ours, theirs = spec(f"echo ready; {LONG}", "ours"), spec(f"echo ready; {LONG}", "theirs")
     submit_ready(ours)
     their_handle = submit_ready(theirs)
-    EXECUTOR.conclude("t1", Path(ours.directory))
+    assert EXECUTOR.conclude("t1", Path(ours.directory)).reason == "stopped by SIGTERM"
     assert living(mark_of(Path(ours.directory))) == set()
     assert living(mark_of(Path(theirs.directory)))
     assert state(their_handle) is State.RUNNING

@@ -6,6 +6,8 @@ from pathlib import Path
 from tests.conftest import ROOT, RunScript
 from tests.setup_bench import Bench, make_bench
 
+from autoresearch.campaign.starter import starter_files
+
 
 def prepared(home: Path) -> None:
     cache = home / ".cache" / "autoresearch" / "nanogpt"
@@ -31,7 +33,8 @@ def test_starter_makes_a_folder_a_repository_with_a_campaign(tmp_path: Path, run
     assert (data["config"]["metric"]["name"], data["config"]["edit"]) == ("val_bpb", ["train.py"])
     assert bench.git("log", "--format=%s").splitlines()[-1] == "Start from the starter nanogpt"
     assert bench.git("rev-parse", "autoresearch/a") == data["base_commit"] == bench.git("rev-parse", "HEAD")
-    assert bench.git("ls-tree", "--name-only", "HEAD").split() == ["autoresearch.yaml", "prepare.py", "train.py"]
+    committed = bench.git("ls-tree", "--name-only", "HEAD").split()
+    assert committed == sorted(starter_files("nanogpt"))
     assert bench.status() == ""
     source = ROOT / "templates" / "starters" / "nanogpt" / "train.py"
     assert (bench.folder / "train.py").read_bytes() == source.read_bytes()
@@ -53,10 +56,10 @@ def test_starter_in_a_repository_becomes_part_of_the_base_and_of_no_branch_of_th
     tmp_path: Path, run_script: RunScript, home: Path
 ) -> None:
     prepared(home)
-    bench = make_bench(tmp_path / "project", run_script, {"README.md": "x\n"})
+    bench = make_bench(tmp_path / "project", run_script, {"theirs.txt": "x\n"})
     bench.write({"mine.txt": "x\n"})
     bench.setup("--starter", "nanogpt", "--tag", "a")
-    assert bench.git("ls-tree", "--name-only", "main") == "README.md"
+    assert bench.git("ls-tree", "--name-only", "main") == "theirs.txt"
     assert "train.py" in bench.git("ls-tree", "--name-only", "HEAD").splitlines()
     assert bench.status() == "?? mine.txt"
 

@@ -84,7 +84,8 @@ class Bench:
         settings = {"env": {"PATH": os.environ["PATH"], name: value}, **settings}
         path = trial_spec(command, self.directory, **settings).write()
         argv = [sys.executable, "-I", str(RUNNER), str(path)]
-        runner = subprocess.Popen(argv, cwd="/", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        with RUNNER.open() as not_for_the_command:
+            runner = subprocess.Popen(argv, cwd="/", stdin=not_for_the_command, stderr=subprocess.PIPE, text=True)
         self.runners.append(runner)
         return runner
 

@@ -17,6 +17,7 @@ from autoresearch.campaign.needs import Data, find_data, find_isolation, find_li
 from autoresearch.campaign.printed import Printed, choose, direction_of
 from autoresearch.config import CONFIG_FILE, Config, default_pattern
 from autoresearch.errors import UsageError
+from autoresearch.executors import executor_for
 from autoresearch.guard import in_scope
 
 LONG_BUDGET_S = 300.0  # from here on, timeout_factor alone leaves room for what is no training
@@ -65,7 +66,14 @@ def configure(project: Project, wishes: Wishes, *, existing: str | None) -> Conf
 
 
 def check_edit(config: Config, project: Project) -> None:
-    """Refuse a path under ``edit`` where git has no file."""
+    """Refuse a path under ``edit`` where git has no file, and settings that this version cannot carry out."""
+    executor_for(config.executor)
+    if config.notify:
+        raise UsageError(
+            f"`notify` is {list(config.notify)}; this version sends no notifications, so it has to be empty.",
+            hint="Leave `notify` out of autoresearch.yaml.",
+            code="not_available",
+        )
     for path in config.edit:
         if not any(in_scope(file, (path,)) for file in project.files):
             raise UsageError(

@@ -208,7 +208,7 @@ def _check_value(name: str, text: str, present: object) -> None:
     alike = type(value) is type(present) or (_is_number(value) and _is_number(present))
     if not alike and value is not None and present is not None:
         raise UsageError(
-            f"--set {name}: {text} is a {type(value).__name__}; expected a {type(present).__name__} such as {present!r}.",
+            f"--set {name}: {text} is a {type(value).__name__}; expected a {type(present).__name__}.",
             hint="Give values of the same type.",
         )
 

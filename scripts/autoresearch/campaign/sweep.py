@@ -6,9 +6,10 @@ import hashlib
 import json
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from autoresearch.campaign.decide import log_result
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
@@ -24,7 +25,7 @@ from autoresearch.campaign.points import (
     random_points,
     replace,
 )
-from autoresearch.campaign.progress import bring_forward, repair, wait_for_trial
+from autoresearch.campaign.progress import bring_forward, refresh, repair, wait_for_trial
 from autoresearch.campaign.run import Request, check_head, submit
 from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.trials import cancel_trials, experiment_arguments, experiment_environment
@@ -70,17 +71,20 @@ class Sweep:
     incumbent: Experiment | None = None
 
 
-Tell = Callable[[PointResult], None]
-Tick = Callable[[], None]
+class Listener(Protocol):
+    """Who hears how a sweep goes; ``tick`` is called many times a second while a trial runs."""
+
+    def begin(self, description: str) -> None: ...
+
+    def tell(self, point: PointResult) -> None: ...
+
+    def tick(self) -> None: ...
 
 
-def run_sweep(
-    project: Path, tag: str | None, plan: Plan, *, begin: Callable[[str], None], tell: Tell, tick: Tick
-) -> Sweep:
+def run_sweep(project: Path, tag: str | None, plan: Plan, listener: Listener) -> Sweep:
     """Measure the baseline if there is none, then every point; interrupted, it leaves a clean campaign.
 
-    ``begin`` hears the description of what is started, ``tell`` what became of a point, ``tick`` is called
-    many times a second while a trial runs. ``UsageError`` and ``RefusedError`` before anything is changed.
+    ``UsageError`` and ``RefusedError`` before anything is changed.
     """
     with open_campaign(project, tag) as oc:
         tag = oc.tag
@@ -88,25 +92,26 @@ def run_sweep(
         check_head(oc)
         _refuse_foreign(oc)
     try:
-        _finish(project, tag, tick)
+        _finish(project, tag, listener)
         with open_campaign(project, tag) as oc:
+            _refuse_edits(oc, incumbent_commit(oc))
             _clear_work_tree(oc)
-        return _run(project, tag, plan, begin, tell, tick)
+        return _run(project, tag, plan, listener)
     except KeyboardInterrupt:
         _leave_clean(project, tag)
         raise
 
 
-def _run(project: Path, tag: str, plan: Plan, begin: Callable[[str], None], tell: Tell, tick: Tick) -> Sweep:
+def _run(project: Path, tag: str, plan: Plan, listener: Listener) -> Sweep:
     with open_campaign(project, tag) as oc:
         incumbent = oc.ledger.incumbent(tag)
         if incumbent is None or incumbent.epoch != oc.campaign.epoch:
-            begin("baseline")
+            listener.begin("baseline")
             number = submit(oc, Request(description="baseline")).experiment.number
         else:
             number = None
     if number is not None:
-        wait_for_trial(project, tag, math.inf, number=number, on_tick=tick)
+        wait_for_trial(project, tag, math.inf, number=number, on_tick=listener.tick)
         _require_baseline(project, tag)
     sweep = Sweep()
     with open_campaign(project, tag) as oc:
@@ -117,7 +122,7 @@ def _run(project: Path, tag: str, plan: Plan, begin: Callable[[str], None], tell
             for point, experiment in list(earlier.items())[: plan.max_trials]:
                 sweep.points.append(_result(plan.axes, point, experiment, skipped="tried already"))
                 tpe.tell(point, experiment.metric)
-                tell(sweep.points[-1])
+                listener.tell(sweep.points[-1])
     seen = {tuple(result.values.values()) for result in sweep.points}
     draws = 0
     for point in _points(plan, tpe):
@@ -129,12 +134,12 @@ def _run(project: Path, tag: str, plan: Plan, begin: Callable[[str], None], tell
                 tpe.tell(point, next(p.metric for p in sweep.points if tuple(p.values.values()) == point))
             continue
         seen.add(point)
-        result = _try(project, tag, plan.axes, point, begin, tick)
+        result = _try(project, tag, plan.axes, point, listener)
         if tpe is not None:
             tpe.tell(point, result.metric)
         sweep.points.append(result)
-        tell(result)
-    wait_for_trial(project, tag, math.inf, on_tick=tick)  # a re-test of the incumbent may be under way
+        listener.tell(result)
+    wait_for_trial(project, tag, math.inf, on_tick=listener.tick)  # a re-test of the incumbent may be under way
     with open_campaign(project, tag) as oc:
         sweep.incumbent = oc.ledger.incumbent(tag)
     return sweep
@@ -150,9 +155,7 @@ def _points(plan: Plan, tpe: Tpe | None) -> Iterator[Point]:
             yield tpe.ask()
 
 
-def _try(
-    project: Path, tag: str, axes: Sequence[Axis], point: Point, begin: Callable[[str], None], tick: Tick
-) -> PointResult:
+def _try(project: Path, tag: str, axes: Sequence[Axis], point: Point, listener: Listener) -> PointResult:
     """Run one point to its decision, unless it was tried or is what the incumbent has."""
     description = describe(axes, point)
     with open_campaign(project, tag) as oc:
@@ -169,7 +172,7 @@ def _try(
         assert incumbent is not None, "the baseline is measured"
         if _is_incumbent(oc, incumbent, texts, arguments, environment):
             return _result(axes, point, incumbent, skipped="the incumbent's own values")
-        begin(description)
+        listener.begin(description)
         request = Request(
             description=description, family=FAMILY, seeds=seeds, arguments=arguments, environment=environment
         )
@@ -181,7 +184,7 @@ def _try(
             if isinstance(error, RefusedError) and error.code in ("no_change", "tried_already"):
                 return PointResult(values=_values(axes, point), description=description, skipped=error.message)
             raise
-    wait_for_trial(project, tag, math.inf, number=number, on_tick=tick)
+    wait_for_trial(project, tag, math.inf, number=number, on_tick=listener.tick)
     with open_campaign(project, tag) as oc:
         bring_forward(oc)
         log_result(oc, "auto")
@@ -309,11 +312,14 @@ def _refuse_foreign(oc: OpenCampaign) -> None:
     _refuse_edits(oc, incumbent_commit(oc) if experiment is None else experiment.commit)
 
 
-def _refuse_edits(oc: OpenCampaign, commit: str) -> set[str]:
-    """Refuse edits that no sweep made; returns those that one did."""
-    paths = [change.path for change in oc.repo.changes(commit) if in_scope(change.path, oc.config.edit)]
-    own = _own_edits(oc, paths)
-    foreign = [path for path in paths if path not in own]
+def _edited(oc: OpenCampaign, commit: str) -> list[str]:
+    return [change.path for change in oc.repo.changes(commit) if in_scope(change.path, oc.config.edit)]
+
+
+def _refuse_edits(oc: OpenCampaign, commit: str) -> None:
+    """Refuse edits that no sweep made."""
+    paths = _edited(oc, commit)
+    foreign = sorted(set(paths) - _own_edits(oc, paths))
     if foreign:
         raise RefusedError(
             f"{', '.join(foreign)} has edits that are not the incumbent's; a sweep would mix with them.",
@@ -321,26 +327,26 @@ def _refuse_edits(oc: OpenCampaign, commit: str) -> set[str]:
             f"(or drop them: git restore -- {' '.join(foreign)})",
             code="uncommitted_edits",
         )
-    return own
 
 
 def _clear_work_tree(oc: OpenCampaign) -> None:
-    """Take back what a killed sweep wrote and did not submit."""
-    own = _refuse_edits(oc, incumbent_commit(oc))
+    """Take back what a sweep wrote and did not submit."""
+    commit = incumbent_commit(oc)
+    own = _own_edits(oc, _edited(oc, commit))
     if own:
-        oc.repo.restore(incumbent_commit(oc), sorted(own))
+        oc.repo.restore(commit, sorted(own))
 
 
 # ---- what another sweep left, and what this one leaves
 
 
-def _finish(project: Path, tag: str, tick: Tick) -> None:
+def _finish(project: Path, tag: str, listener: Listener) -> None:
     """Bring an open experiment of a killed sweep to its decision."""
     with open_campaign(project, tag) as oc:
         experiment = bring_forward(oc).experiment
     if experiment is None:
         return
-    wait_for_trial(project, tag, math.inf, number=experiment.number, on_tick=tick)
+    wait_for_trial(project, tag, math.inf, number=experiment.number, on_tick=listener.tick)
     if experiment.is_baseline:
         _require_baseline(project, tag)
         return
@@ -378,6 +384,7 @@ def _leave_clean(project: Path, tag: str) -> None:
                     _call_off(oc, experiment)
                 log_result(oc, "auto")
                 cancel_trials(oc)  # a re-test that became due with the decision
+            refresh(oc)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -261,7 +261,7 @@ def load_corpus() -> Corpus:
     try:
         source = json.loads(selected.read_text())
         path = CACHE / source.pop("file")
-    except (ValueError, KeyError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise DataError(f"{selected} is damaged ({error}). Run: python prepare.py") from error
     try:
         return read_corpus(path)
@@ -344,7 +344,7 @@ def refuse_foresight(model: nn.Module, inputs: Tensor, logits: Tensor) -> None:
         raise ValueError("The model looks ahead: a prediction changes with the text that comes after it.")
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -352,7 +352,7 @@ def main() -> int:
     parser.add_argument("--dataset", default=STDLIB, help=f"one of {names}, or a URL")
     parser.add_argument("--sha256", default="", help="of the file at the URL, as sha256sum prints it")
     parser.add_argument("--vocab", type=int, default=256, help=f"tokens, 256 (bytes) to {MAX_VOCAB}")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     dataset, sha256 = DATASETS.get(args.dataset, (args.dataset, args.sha256.lower()))
     if dataset != STDLIB and not re.match("https?://", dataset):
         parser.error(f"--dataset must be one of {names}, or an http(s) URL; not {dataset!r}")
@@ -367,7 +367,7 @@ def main() -> int:
         print(f"prepare.py: {error}", file=sys.stderr)
         return 1
     select(path, dataset, sha256, args.vocab)
-    corpus = load_corpus()
+    corpus = read_corpus(path)
     text_bytes = sum(len(corpus.tokenizer.texts[token]) for token in corpus.val.tolist())
     print(f"corpus:      {args.dataset}, in {path}")
     print(f"vocabulary:  {corpus.vocab_size} tokens of {text_bytes / len(corpus.val):.2f} bytes")

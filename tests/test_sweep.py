@@ -1,0 +1,178 @@
+"""The scripted loop, on the toy project."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import ROOT, RunScript
+from tests.loop_bench import BRANCH, Loop, make_loop
+from tests.trial_bench import eventually
+
+from autoresearch.campaign.points import Kind, Tpe, literals, parse_axis, random_points, replace
+
+
+@pytest.fixture
+def loop(tmp_path: Path, run_script: RunScript) -> Loop:
+    """The toy project with a campaign and no experiment yet."""
+    return make_loop(tmp_path / "project", run_script)
+
+
+def sweep(loop: Loop, *arguments: str, expect: int = 0) -> Any:
+    return loop.call("sweep", *arguments, expect=expect)
+
+
+def statuses(data: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    return [(p["description"], p["status"], bool(p["skipped"])) for p in data["points"]]
+
+
+def assert_clean(loop: Loop) -> None:
+    assert loop.processes() == set()
+    assert loop.tip() == loop.incumbent()
+    assert loop.git("status", "--porcelain") == ""
+    assert loop.git("symbolic-ref", "--short", "HEAD") == BRANCH
+
+
+def test_grid_measures_the_baseline_and_keeps_what_is_better(loop: Loop) -> None:
+    data = sweep(loop, "--set", "LR=2,4,8")
+    assert statuses(data) == [
+        ("sweep: LR=2", "discard", False),
+        ("sweep: LR=4", "keep", True),
+        ("sweep: LR=8", "keep", False),
+    ]
+    assert data["incumbent"]["metric"] == 0.9932
+    assert "LR = 8\nWIDTH = 64\nSEED = 42  # of the initial weights\n" in loop.text()
+    assert_clean(loop)
+
+
+def test_same_command_again_runs_nothing(loop: Loop) -> None:
+    sweep(loop, "--set", "LR=2,8")
+    before = loop.results.read_text()
+    assert [skipped for _, _, skipped in statuses(sweep(loop, "--set", "LR=2,8"))] == [True, True]
+    assert loop.results.read_text() == before
+
+
+def test_kept_arguments_and_environment_are_inherited(tmp_path: Path, run_script: RunScript) -> None:
+    train = (
+        "import os, sys\nLR = 4\nWIDTH = 1\n"
+        "gain = float(os.environ.get('GAIN', 0)) + (float(sys.argv[2]) if sys.argv[1:] else 0)\n"
+        "print(f'val_bpb: {1 + WIDTH - gain}')\n"
+    )
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": train})
+    data = sweep(loop, "--arg", "gain=0.1", "--env", "GAIN=0.2")
+    assert statuses(data) == [("sweep: --gain=0.1 $GAIN=0.2", "keep", False)]
+    assert data["points"][0]["metric"] == pytest.approx(1.7)
+    assert loop.experiment("less width", WIDTH=0.5) == "keep"
+    assert loop.look()["incumbent"]["metric"] == pytest.approx(1.2)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_sampler_draws_whole_numbers_and_resumes(loop: Loop, sampler: str) -> None:
+    command = ["--set", "LR=10:40", "--sampler", sampler, "--sampler-seed", "3", "--max-trials"]
+    first = sweep(loop, *command, "2")
+    second = sweep(loop, *command, "4")
+    assert len(second["points"]) == 4
+    assert [p["values"] for p in second["points"][:2]] == [p["values"] for p in first["points"]]
+    assert [bool(p["skipped"]) for p in second["points"]] == [True, True, False, False]
+    assert all(10 <= int(p["values"]["LR"]) <= 40 for p in second["points"])
+
+
+def test_tpe_learns_from_the_history_it_is_told() -> None:
+    axis = parse_axis(Kind.SET, "LR=log:0.001:1")
+    told = Tpe([axis], seed=1, direction="lower")
+    for (text,), _ in zip(random_points([axis], 5), range(30), strict=False):
+        told.tell((text,), abs(float(text) - 0.1))
+    asked = [float(told.ask()[0]) for _ in range(20)]
+    assert sum(0.03 < value < 0.3 for value in asked) >= 11  # a third of them by chance
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--set", "WIDHT=1"), "WIDTH"),
+        (("--set", "LR="), "empty value"),
+        (("--set", "LR=relu"), "no Python literal"),
+        (("--set", "LR=9:1", "--sampler", "tpe"), "empty range"),
+        (("--set", "LR=1:9"), "needs a list"),
+        (("--env", "TIME_BUDGET=1"), "set by the runner"),
+        ((), "nothing to vary"),
+    ],
+)
+def test_bad_input_is_told_before_anything_changes(loop: Loop, arguments: tuple[str, ...], words: str) -> None:
+    error = sweep(loop, *arguments, expect=2)
+    assert words in error["message"] + error["hint"]
+    assert loop.trials() == []
+
+
+def test_edits_in_the_work_tree_are_refused(loop: Loop) -> None:
+    loop.edit(LR=5)
+    assert "train.py" in sweep(loop, "--set", "LR=2", expect=4)["hint"]
+    assert "LR = 5" in loop.text()
+
+
+def start(loop: Loop, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *arguments, "--project", str(loop.folder), "--json"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_sweep_leaves_a_clean_campaign_and_goes_on(loop: Loop, number: signal.Signals) -> None:
+    loop.baseline()
+    with loop.holding():
+        process = start(loop, "--set", "LR=8,2")
+        eventually(lambda: len(loop.trials()) == 3 and bool(loop.processes()))
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert_clean(loop)
+    assert loop.rows[-1][3] == "crash"
+    assert [status for _, status, _ in statuses(sweep(loop, "--set", "LR=8,2"))] == ["keep", "discard"]
+    assert_clean(loop)
+
+
+def test_sweep_killed_during_a_trial_is_finished_by_the_same_command(loop: Loop) -> None:
+    loop.baseline()
+    with loop.holding():
+        process = start(loop, "--set", "LR=8,2")
+        eventually(lambda: len(loop.trials()) == 3 and bool(loop.processes()))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate(timeout=30)
+    data = sweep(loop, "--set", "LR=8,2")
+    assert [(p["status"], bool(p["skipped"])) for p in data["points"]] == [("keep", True), ("discard", False)]
+    assert len(loop.rows) == 3
+    assert_clean(loop)
+
+
+def test_edit_that_a_killed_sweep_left_is_known_and_taken_back(loop: Loop) -> None:
+    sweep(loop, "--set", "LR=2")
+    loop.edit(LR=2)  # as it stands between writing the file and submitting it
+    assert json.loads((loop.state_dir / "apr5" / "sweep-edit.json").read_text())
+    assert [status for _, status, _ in statuses(sweep(loop, "--set", "LR=8"))] == ["keep"]
+    assert_clean(loop)
+
+
+def test_replacement_keeps_all_other_bytes() -> None:
+    source = '"""Ü"""\r\nNAME = "größe"; LR: float = (0.1)  # ä\r\nBETAS = (\n  0.8,\n  0.9,\n)\nX = LR * 2\n'
+    assert replace(source, {"LR": "0.2", "BETAS": "(1, 2)"}) == (
+        '"""Ü"""\r\nNAME = "größe"; LR: float = (0.2)  # ä\r\nBETAS = (1, 2)\nX = LR * 2\n'
+    )
+    assert literals(source)["X"] is None
+
+
+def test_values_with_commas_in_brackets_are_one() -> None:
+    assert parse_axis(Kind.SET, "BETAS=(0.8, 0.9),(0.9, 0.95)").values == ("(0.8, 0.9)", "(0.9, 0.95)")
+
+
+def test_constant_is_found_among_several_files(tmp_path: Path, run_script: RunScript) -> None:
+    config = "command: python3 -B train.py\nmetric: {name: val_bpb, direction: lower}\nedit: [train.py, model.py]\n"
+    config += "budget_s: 10\nkeep: {baseline_seeds: 2, max_seeds: 2}\n"
+    files = {"model.py": "GAIN = 0  # of all\n", "train.py": "import model\nprint(f'val_bpb: {1 - model.GAIN}')\n"}
+    loop = make_loop(tmp_path / "project", run_script, config=config, files=files)
+    assert [status for _, status, _ in statuses(sweep(loop, "--set", "GAIN=0.5"))] == ["keep"]
+    assert loop.text("model.py") == "GAIN = 0.5  # of all\n"
