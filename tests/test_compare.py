@@ -104,7 +104,7 @@ def test_claim_changes_nothing_that_the_loop_goes_by(loop: Loop) -> None:
 
 def test_claim_that_was_killed_goes_on_with_the_same_seeds(loop: Loop) -> None:
     assert loop.experiment("A", A=1) == "keep"
-    command = [sys.executable, ROOT / "scripts" / "compare.py", "baseline", "best", "--seeds", "5"]
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "baseline", "best", "--seeds", "5"]
     compare = subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         eventually(lambda: len(begun := of_purpose(loop, Purpose.CLAIM)) >= 4 and begun[-1].handle)

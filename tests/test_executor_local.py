@@ -74,10 +74,12 @@ def submit_ready(spec: TrialSpec) -> Handle:
 def completes(handle: Handle) -> bool:
     """Let a trial that waits at ``WAITING`` go on; whether it completes."""
     directory = Path(handle["directory"])
-    with (directory.parent / "fifo").open("r+") as fifo:  # r+: no wait for a reader that may be dead
-        fifo.write("go on\n")
-        fifo.flush()
+    fifo = os.open(directory.parent / "fifo", os.O_RDWR)  # for writing alone it would wait for a reader
+    try:
+        os.write(fifo, b"go on\n")
         result = eventually(lambda: TrialResult.read(directory) or state(handle) is State.GONE)
+    finally:
+        os.close(fifo)
     return isinstance(result, TrialResult) and result.outcome is Outcome.COMPLETED
 
 

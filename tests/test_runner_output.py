@@ -112,8 +112,8 @@ def test_memory_of_processes_that_run_together_adds_up_and_is_shown_live(bench: 
     runner = bench.start(f"({hold}) < one & ({hold}) < two & wait; {METRIC}", budget_s=0.5)
     with fifos[0].open("w") as one, fifos[1].open("w") as two:
         live = eventually(lambda: (shown := live_of(bench)) and shown["memory_mib"] >= 200 and shown)
-        for fifo in (one, two):
-            fifo.write("go on\n")
+        one.write("go on\n")
+        two.write("go on\n")
     result = bench.end(runner)
     assert result.peak_mem_mib
     assert live["memory_mib"] <= result.peak_mem_mib < 300

@@ -156,9 +156,10 @@ def say(text: str) -> None:
 def _callable(text: str) -> str:
     """``text`` with the commands in it as they are to be typed: by the bundle's own path, unless that is here."""
     scripts = Path(__file__).resolve().parent.parent
-    if scripts == Path.cwd() / "scripts":
-        return text
-    return text.replace("python scripts/", f"python {scripts}/")
+    place = "scripts" if scripts == Path.cwd() / "scripts" else str(scripts)
+    # In the environment that `uv run` makes for one script, plain python would lack the packages.
+    by_uv = any(part.startswith(("environments-v", "archive-v")) for part in Path(sys.prefix).parts)
+    return text.replace("python scripts/", f"{'uv run' if by_uv else 'python'} {place}/")
 
 
 def _print(text: str) -> None:

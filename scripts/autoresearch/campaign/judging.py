@@ -94,7 +94,8 @@ def _judge_candidate(oc: OpenCampaign, experiment: Experiment, trials: Sequence[
         return NextTrial(seed=rule.next_seed(0), purpose=Purpose.SCREEN)
     broken = broken_constraint(oc, ended)
     simplification = bool(experiment.options.get("simplification"))
-    judgement = rule.judge(runs, simplification=simplification)
+    last = len(runs) >= oc.config.keep.max_seeds
+    judgement = rule.judge(runs, simplification=simplification, last=last)
     evidence: dict[str, object] = {**dataclasses.asdict(judgement), "runs": {str(s): v for s, v in runs.items()}}
     if broken:
         return Verdict(
