@@ -164,9 +164,13 @@ def test_signal_to_the_runner_interrupts_the_trial(bench: Bench, number: signal.
     assert (result.outcome, result.reason) == (Outcome.INTERRUPTED, f"stopped by {number.name}")
 
 
-def test_engine_that_signals_the_command_as_well_interrupts(bench: Bench) -> None:
-    runner = bench.start_ready(f"echo ready; trap 'exit 3' TERM; {LONG} & wait")
-    send([*bench.living(), runner.pid], signal.SIGTERM)
+def test_command_that_an_engine_signals_before_the_runner_is_interrupted_too(bench: Bench) -> None:
+    runner = bench.start_ready(f"trap 'exit 3' TERM; echo ready; {LONG} & wait")
+    runner.send_signal(signal.SIGSTOP)  # so that it learns of both at once
+    send(bench.living(), signal.SIGTERM)
+    eventually(lambda: not bench.living())
+    runner.send_signal(signal.SIGTERM)
+    runner.send_signal(signal.SIGCONT)
     assert bench.end(runner).outcome is Outcome.INTERRUPTED
 
 

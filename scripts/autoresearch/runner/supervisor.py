@@ -20,7 +20,7 @@ from autoresearch.trial import Outcome, TrialSpec
 PIPE_BYTES = 2**20  # the most that Linux grants everybody; fewer wake-ups when output floods
 LAST_READS = 16  # the pipe holds at most PIPE_BYTES, so a few reads empty it once nobody writes
 SETTLE_S = 0.25  # what a command leaves behind may end by itself within this time, as worker processes do
-STOP_LAG_S = 0.1  # an engine may signal the command first and the runner only a moment later
+STOP_LAG_S = 0.25  # an engine may signal the command first and the runner only a moment later
 KILL_ROUND_S = 0.02
 UNKILLABLE_S = 30.0  # a process stuck in the kernel can outlive SIGKILL; waiting longer helps nobody
 
