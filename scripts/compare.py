@@ -37,8 +37,12 @@ EXAMPLES = """\
 
 def build_parser() -> Parser:
     parser = Parser((__doc__ or "").strip(), EXAMPLES)
-    parser.add_argument("a", metavar="A", help="baseline, best, an experiment's number or a commit")
-    parser.add_argument("b", metavar="B", help="likewise; the claim is that B is better than A")
+    parser.add_argument(
+        "a", metavar="A", nargs="?", default="baseline", help="baseline, best, an experiment's number or a commit"
+    )
+    parser.add_argument(
+        "b", metavar="B", nargs="?", default="best", help="likewise; the claim is that B is better than A"
+    )
     parser.add_argument("--tag", help="the campaign (default: the checked-out branch's)")
     parser.add_argument("--seeds", type=int, default=6, metavar="N", help="pairs of fresh trials, at least 5 (6)")
     parser.add_argument("--exploratory", action="store_true", help="allow fewer seeds; then nothing is confirmed")

@@ -22,6 +22,8 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.close()
 
 
+TOO_LONG = "the command could not be started: Argument list too long"
+
 # --- evaluation --------------------------------------------------------------------------------
 
 
@@ -43,7 +45,9 @@ def test_metric_comes_from_the_evaluation_alone(bench: Bench) -> None:
         (METRIC, "true", Outcome.CRASHED, "evaluation: val_bpb was not printed"),
         (METRIC, "echo broken; exit 4", Outcome.CRASHED, "evaluation: exit code 4: broken"),
         (METRIC, LONG, Outcome.TIMED_OUT, "evaluation: killed after 0.3 s (limit)"),
+        (METRIC, f"#{'x' * 200_000}", Outcome.CRASHED, f"evaluation: {TOO_LONG}"),
     ],
+    ids=["not reached", "silent", "failed", "too slow", "not startable"],
 )
 def test_failed_evaluation_leaves_no_metric(
     bench: Bench, command: str, evaluation: str, outcome: Outcome, reason: str

@@ -89,10 +89,8 @@ def run_commands(spec: TrialSpec, supervisor: Supervisor, watch: Watch, origin: 
     """Run the command and, if that ends well, the evaluation; None if the last one run ended by itself."""
     if not Path(spec.cwd).is_dir():
         return crashed("cwd", f"there is no folder {spec.cwd}")
-    try:
-        supervisor.start(spec.command, watch)
-    except OSError as error:
-        return crashed("start", f"the command could not be started: {error.strerror}")
+    if failed := start(supervisor, spec.command, watch):
+        return failed
     identity = {"trial_id": spec.trial_id, "pid": os.getpid(), "birth_mark": birth_mark(os.getpid())}
     try:
         write_json(Path(spec.directory) / STARTED_FILE, {**identity, "session": supervisor.tree.pid, **origin})
@@ -102,8 +100,16 @@ def run_commands(spec: TrialSpec, supervisor: Supervisor, watch: Watch, origin: 
     if ending or supervisor.tree.returncode or not spec.evaluate_command:
         return ending
     supervisor.log.begin_section("evaluation")
-    supervisor.start(spec.evaluate_command, None)
-    return supervisor.wait(spec.evaluate_limit_s or spec.limit_s)
+    return start(supervisor, spec.evaluate_command, None) or supervisor.wait(spec.evaluate_limit_s or spec.limit_s)
+
+
+def start(supervisor: Supervisor, command: str, watch: Watch | None) -> Ending | None:
+    """Start ``command``; the ending that it makes if the system refuses."""
+    try:
+        supervisor.start(command, watch)
+    except OSError as error:
+        return crashed("start", f"the command could not be started: {error.strerror}")
+    return None
 
 
 def utc_now() -> str:
