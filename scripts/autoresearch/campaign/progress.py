@@ -32,8 +32,11 @@ class Progress:
     repaired: list[str] = field(default_factory=list)
 
 
-def bring_forward(oc: OpenCampaign) -> Progress:
-    """Repair, collect, judge and start whatever comes next; returns without waiting for a trial."""
+def bring_forward(oc: OpenCampaign, *, start: bool = True) -> Progress:
+    """Repair, collect, judge and start whatever comes next; returns without waiting for a trial.
+
+    Without ``start`` no trial is started: an experiment that needs another one stays open.
+    """
     repaired = repair(oc)
     while True:
         repaired += collect(oc)
@@ -45,6 +48,8 @@ def bring_forward(oc: OpenCampaign) -> Progress:
             break
         step = judge(oc, experiment)
         if isinstance(step, NextTrial):
+            if not start:
+                break
             launch_trial(oc, experiment, step.seed, step.purpose)
             continue
         experiment.verdict, experiment.judgement = step.word, step.judgement
@@ -54,7 +59,8 @@ def bring_forward(oc: OpenCampaign) -> Progress:
         remove_checkout(oc)
         if experiment.is_baseline and step.suggestion == "keep":
             book_baseline(oc, experiment)
-            start_retest(oc)  # one straying seed of the baseline is looked at again at once
+            if start:
+                start_retest(oc)  # one straying seed of the baseline is looked at again at once
             repaired += refresh(oc)
             break
     running = oc.ledger.open_trials(oc.tag)

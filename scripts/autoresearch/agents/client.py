@@ -1,0 +1,123 @@
+"""The coding agent's client of one night: how it is started, watched, ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from autoresearch.agents.leftovers import end_leftovers
+from autoresearch.agents.night import Night, NightFolder
+from autoresearch.agents.profile import Profile, load_profile
+from autoresearch.agents.settings import write_settings
+from autoresearch.agents.sources import ClientFacts, read_facts
+from autoresearch.agents.task import python
+from autoresearch.agents.terminal import Terminal
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+NIGHT_MARK = "AUTORESEARCH_NIGHT"
+LEAVE_POLL_S = 0.2
+
+
+@dataclass
+class Client:
+    """One client in one terminal. ``env`` is the environment of whoever launched the night."""
+
+    folder: NightFolder
+    night: Night
+    env: Mapping[str, str]
+    profile: Profile = field(init=False)
+    terminal: Terminal = field(init=False)
+    started_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        options = self.night.options
+        self.profile = load_profile(options.agent)
+        self.terminal = Terminal(options.session, socket=options.socket or None)
+
+    def adopt(self) -> bool:
+        """Take over a client that still runs in our session, after the supervisor alone was killed."""
+        return self.terminal.exists() and self.terminal.pid() is not None
+
+    def start(self, task: str, *, resumes: bool = False, conversation: str = "") -> bool:
+        """Start the client, in the session's agent window or in a new session; True if it was given ``task``.
+
+        The task goes with the command line where the client takes it there, byte for byte. With
+        ``resumes`` the client takes up ``conversation``, or the folder's last one.
+        """
+        options = self.night.options
+        project = Path(options.project)
+        settings = write_settings(
+            self.profile, self.folder.path, permissions=options.permissions, scripts=SCRIPTS,
+            python=python(), project=project, edit=edited_files(project, options.tag),
+        )  # fmt: skip
+        values = {
+            "python": str(python()), "scripts": str(SCRIPTS), "project": options.project,
+            "settings": str(settings or ""), "model": options.model,
+        }  # fmt: skip
+        given = self.profile.task == "argument"
+        argv = self.profile.argv(
+            values, permissions=options.permissions, task=task if given else "", session=conversation,
+            resumes=resumes,
+        )  # fmt: skip
+        env = self.environment()
+        self.started_at = time.time()
+        if self.terminal.exists():
+            self.terminal.respawn(argv, env=env, cwd=project)
+        else:
+            self.terminal.start(argv, env=env, cwd=project, width=options.width, height=options.height)
+            self.open_monitor()
+        return given
+
+    def open_monitor(self) -> None:
+        """A second window with the campaign's live view."""
+        options = self.night.options
+        watch = [str(python()), str(SCRIPTS / "status.py"), "--watch", "--project", options.project]
+        self.terminal.open_monitor([*watch, "--tag", options.tag], env=self.env, cwd=Path(options.project))
+
+    def environment(self) -> dict[str, str]:
+        """The launcher's environment, quieted, and marked so that what the client starts can be found again."""
+        env = {**self.env, **self.profile.environment, NIGHT_MARK: self.night.mark}
+        if self.night.options.sandboxed and self.profile.root is not None:
+            env[self.profile.root.variable] = self.profile.root.value
+        return env
+
+    def facts(self) -> ClientFacts:
+        """What the client itself says about its state."""
+        return read_facts(
+            self.profile, self.env, pid=self.terminal.pid(), hooks=self.folder.hooks, since=self.started_at
+        )
+
+    def end_leftovers(self) -> int:
+        """End what a dead client left behind; trials live on."""
+        return end_leftovers(self.night.mark)
+
+    def leave(self, patience_s: float) -> None:
+        """Interrupt the client, ask it to go, and end it: afterwards it and its children are gone."""
+        if self.terminal.pid() is not None:
+            self.terminal.press(*self.profile.interrupt)
+            time.sleep(LEAVE_POLL_S)
+            if self.profile.leave.text:
+                self.terminal.press("C-u")
+                self.terminal.type_line(self.profile.leave.text)
+                self.terminal.enter()
+            self.terminal.press(*self.profile.leave.keys)
+            deadline = time.monotonic() + patience_s
+            while self.terminal.pid() is not None and time.monotonic() < deadline:
+                time.sleep(LEAVE_POLL_S)
+        self.terminal.kill()
+        self.end_leftovers()
+
+
+def edited_files(project: Path, tag: str) -> tuple[str, ...]:
+    """The files that experiments of the campaign may change; none before it is set up."""
+    from autoresearch.campaign.opened import open_ledger
+    from autoresearch.errors import NoCampaignError
+
+    try:
+        with open_ledger(project) as (_, ledger):
+            campaign = ledger.campaign(tag)
+            return () if campaign is None else tuple(campaign.config["edit"])
+    except NoCampaignError:
+        return ()

@@ -1,0 +1,85 @@
+"""The end of a night: the client goes, the trial ends, the verdict is logged, the summary written."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from autoresearch.agents.client import Client
+from autoresearch.agents.night import Night, NightFolder
+from autoresearch.agents.outlook import look_at
+from autoresearch.agents.policy import Pace
+from autoresearch.errors import AutoresearchError, NoCampaignError
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Closing:
+    """One night's closing. Each step is tried, whatever became of the one before."""
+
+    folder: NightFolder
+    night: Night
+    client: Client
+    pace: Pace
+
+    def close(self, *, at_once: bool) -> None:
+        """Afterwards nothing of the night runs. ``at_once`` ends the running trial, else it is waited for."""
+        self._try(lambda: self.client.leave(self.pace.stop_patience_s))
+        if not at_once:
+            self._try(self.wait_for_trial)
+        self._try(self.decide)
+        self._try(self.write_summary)
+
+    def _try(self, step) -> None:  # type: ignore[no-untyped-def]
+        try:
+            step()
+        except Exception as error:  # noqa: BLE001 - the other steps are still to be done
+            if not isinstance(error, AutoresearchError):
+                traceback.print_exc()
+            self.folder.tell("error", f"at the end: {error}")
+
+    @property
+    def project(self) -> Path:
+        return Path(self.night.options.project)
+
+    def wait_for_trial(self) -> None:
+        """Until the running trial has ended, or the user says ``--stop --now``."""
+        tag = self.night.options.tag
+        if look_at(self.project, tag).trial_runs:
+            self.folder.tell("stop", "waits for the running trial; --stop --now ends it")
+        while look_at(self.project, tag).trial_runs:
+            if any(wish.get("now") for wish in self.folder.take()):
+                return
+            time.sleep(POLL_S)
+
+    def decide(self) -> None:
+        """Take the last result in and log the open experiment, if its verdict stands; start nothing."""
+        from autoresearch.campaign.decide import log_result
+        from autoresearch.campaign.opened import open_campaign
+        from autoresearch.campaign.progress import bring_forward
+        from autoresearch.campaign.trials import cancel_trials
+        from autoresearch.ledger import State
+
+        with contextlib.suppress(NoCampaignError), open_campaign(self.project, self.night.options.tag) as oc:
+            cancel_trials(oc)
+            experiment = bring_forward(oc, start=False).experiment
+            if experiment is None:
+                return
+            if experiment.state is State.JUDGED:
+                log_result(oc, "auto", note=experiment.note or "logged at the end of the night", retest=False)
+                self.folder.tell("stop", f"experiment {experiment.number} is logged: {experiment.status}")
+            else:
+                self.folder.tell("stop", f"experiment {experiment.number} is open; status.py goes on with it")
+
+    def write_summary(self) -> None:
+        """What ``summarize.py`` says, kept beside the night's record."""
+        from autoresearch.report.summary import read_summaries
+        from autoresearch.report.text import render
+
+        with contextlib.suppress(NoCampaignError):
+            (summary,) = read_summaries(self.project, tag=self.night.options.tag)
+            self.folder.summary.write_text(render(summary) + "\n", encoding="utf-8")

@@ -1,0 +1,317 @@
+"""Watch one client through the night: look, decide, act, again; whatever happens, until the night ends.
+
+The process belongs to nobody's terminal. What it knows lies in the night's folder, so that a new
+supervisor goes on where a killed one stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import time
+import traceback
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autoresearch.agents.client import Client
+from autoresearch.agents.closing import Closing
+from autoresearch.agents.delivery import deliver
+from autoresearch.agents.night import Night, NightFolder
+from autoresearch.agents.notices import send_notice
+from autoresearch.agents.outlook import Outlook, look_at, tend
+from autoresearch.agents.policy import Act, Action, Look, Pace, Policy, Sight, Spent
+from autoresearch.agents.profile import Profile
+from autoresearch.agents.reset import reset_time
+from autoresearch.agents.screen import Screen, Seen, classify
+from autoresearch.agents.sources import ClientFacts
+from autoresearch.agents.task import nudge_text, resume_text
+from autoresearch.output import one_line
+
+FAILED_STEPS = 20  # in a row, before the supervisor gives up on its own bug
+TEND_EVERY_S = 5.0
+_MOVING = re.compile(r"[\d⠀-⣿·✢✳✶✻✽*]+")  # spinners and clocks: a client that hangs may still turn them
+
+
+def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datetime) -> Sight:
+    """What the client's own words and its screen say together.
+
+    Dialogs and limits are known from the screen alone. Between "busy" and "at the prompt" the client's
+    own record is right where it keeps one, since its screen may show old text.
+    """
+    if screen is None:
+        return Sight(state="exited", detail="its tmux session is gone")
+    seen = classify(profile, screen)
+    moving = _MOVING.sub("", "\n".join(screen.lines))
+    sight = Sight(
+        state=_state(profile, screen, seen, facts),
+        dialog=seen.dialog,
+        keys=seen.keys,
+        ending=seen.ending or (facts.failure if facts.ended == "StopFailure" else ""),
+        detail=one_line(seen.detail or _last_line(screen), 200),
+        reset=reset_time(seen.reset, wall) if seen.reset else None,
+        menu=bool(seen.keys),
+        print_of_screen=hashlib.sha256(moving.encode()).hexdigest()[:16],
+    )
+    if sight.state in ("ready", "error") and sight.ending:
+        return replace(sight, state="limit" if sight.ending == "limit" else "error")
+    return sight
+
+
+def _state(profile: Profile, screen: Screen, seen: Seen, facts: ClientFacts) -> str:
+    if seen.state == "exited":
+        return "finished" if profile.finishes and screen.exit_status == "0" else "exited"
+    if seen.state == "limit" or (seen.state == "dialog" and seen.keys):
+        return seen.state
+    if facts.state in ("busy", "shell"):
+        return "busy"
+    if facts.state == "waiting":
+        return "dialog"
+    if facts.state == "idle" and seen.state in ("busy", "unknown"):
+        return "ready"
+    return seen.state
+
+
+def _last_line(screen: Screen) -> str:
+    return next((line.strip() for line in reversed(screen.lines) if line.strip()), "")
+
+
+@dataclass
+class Supervisor:
+    """One night's loop. ``night`` is its own; everybody else reads the file."""
+
+    folder: NightFolder
+    night: Night
+    client: Client
+    policy: Policy = field(init=False)
+    failed_steps: int = 0
+    tended_at: float = 0.0
+    steering: list[str] = field(default_factory=list)
+    step: str = ""  # the next step, as the ledger told it last
+
+    def __post_init__(self) -> None:
+        pace = Pace.from_dict(self.client.profile.pace)
+        self.policy = Policy(caps=self.night.options.caps, pace=pace, jitter=random.random())
+
+    @property
+    def project(self) -> Path:
+        return Path(self.night.options.project)
+
+    def run(self) -> None:
+        """Until the night ends. Must hold the folder's lock."""
+        night, memory = self.night, self.night.memory
+        memory.forget_clock()
+        night.supervisor = os.getpid()
+        before = clock()
+        self.begin()
+        while True:
+            now = clock()
+            memory.elapsed_s += now - before
+            before = now
+            try:
+                ended = self.turn(now)
+                self.failed_steps = 0
+            except Exception as error:  # noqa: BLE001 - a night outlives a bug of ours
+                traceback.print_exc()
+                self.failed_steps += 1
+                self.folder.tell("error", f"the supervisor met {type(error).__name__}: {error}")
+                gives_up = self.failed_steps > FAILED_STEPS
+                ended = ("a bug in the supervisor; see supervisor.log", False) if gives_up else None
+            if ended is not None:
+                self.end(*ended)
+                return
+            self.save()
+            time.sleep(self.policy.pace.poll_s)
+
+    def begin(self) -> None:
+        """Start the client, or find the one that a killed supervisor has left at work."""
+        night = self.night
+        outlook = look_at(self.project, night.options.tag)
+        if night.memory.rows is None:
+            night.memory.decided_before, night.memory.trial_s_before = outlook.decided, outlook.trial_s
+        if self.client.adopt():
+            self.folder.tell("repaired", "a new supervisor watches the client that was there")
+            return
+        self.start_client(fresh=night.memory.all_restarts == 0)
+
+    def turn(self, now: float) -> tuple[str, bool] | None:
+        """One look and one step; the reason of the end and whether it is to be at once, when it is due."""
+        night = self.night
+        for wish in self.folder.take():
+            if "stop" in wish:
+                return "stopped by the user", bool(wish.get("now"))
+            if text := str(wish.get("send", "")):
+                self.steering.append(text)
+        wall = datetime.now().astimezone()
+        screen = self.client.terminal.look()
+        facts = self.client.facts()
+        sight = see(self.client.profile, screen, facts, wall)
+        outlook = look_at(self.project, night.options.tag)
+        self.note_facts(facts)
+        if night.memory.note_progress(outlook.rows):
+            self.folder.tell("progress", f"{outlook.decided} experiments decided, {outlook.kept} kept")
+        if sight.state != "busy":
+            self.tend(outlook, now)
+        if self.steering and self.steer(sight):
+            return None
+        was = night.memory.state
+        look = Look(sight=sight, outlook=outlook, now=now, wall=wall)
+        action = self.policy.decide(night.memory, look, self.spent(outlook))
+        self.note_state(was, sight, action)
+        return self.act(action, screen)
+
+    # ---- what a look tells
+
+    def note_facts(self, facts: ClientFacts) -> None:
+        night = self.night
+        night.client = self.client.terminal.pid() or 0
+        night.conversation = facts.session_id or night.conversation
+        if facts.transcript and facts.tokens:
+            night.tokens[facts.transcript] = facts.tokens
+        if facts.session_id and facts.cost_usd is not None:
+            night.cost_usd[facts.session_id] = facts.cost_usd
+
+    def note_state(self, was: str, sight: Sight, action: Action) -> None:
+        """Turn what is seen into the night's own state, and tell of changes."""
+        memory, night = self.night.memory, self.night
+        if sight.state != was and memory.state == sight.state:
+            self.folder.tell(sight.state, sight.dialog or sight.detail if sight.state != "busy" else "")
+        if memory.wait_from is not None:
+            night.state = "waiting"
+        elif sight.state == "busy":
+            night.state, night.reason, night.waiting_until = "working", "", ""
+        elif action.act is Act.HANDOVER:
+            night.state, night.reason = "handover", action.reason
+
+    def spent(self, outlook: Outlook) -> Spent:
+        memory = self.night.memory
+        return Spent(
+            experiments=outlook.decided - memory.decided_before,
+            gpu_h=(outlook.trial_s - memory.trial_s_before) / 3600,
+            tokens=sum(self.night.tokens.values()),
+            cost_usd=sum(self.night.cost_usd.values()),
+        )
+
+    def tend(self, outlook: Outlook, now: float) -> None:
+        """Keep the device at work while the client is not: take results in, start what is due."""
+        if outlook.waits_for_us and now - self.tended_at >= TEND_EVERY_S:
+            self.tended_at = now
+            self.step = tend(self.project, self.night.options.tag)
+
+    def steer(self, sight: Sight) -> bool:
+        """Hand on what the user sent, as soon as the client can take it."""
+        takes = sight.state == "ready" or (sight.state == "busy" and self.client.profile.queues)
+        if not takes or self.night.memory.wait_from is not None:
+            return False
+        text = self.steering.pop(0)
+        if self.say(text):
+            self.folder.tell("send", text)
+            return True
+        self.steering.insert(0, text)
+        return False
+
+    # ---- what a decision does
+
+    def act(self, action: Action, screen: Screen | None) -> tuple[str, bool] | None:
+        """Carry ``action`` out."""
+        tell, night = self.folder.tell, self.night
+        match action.act:
+            case Act.WAIT:
+                if action.reason:
+                    tell("backoff", action.reason)
+            case Act.ANSWER:
+                tell("dialog", f"{action.reason}: {' '.join(action.keys)}")
+                self.client.terminal.press(*action.keys)
+            case Act.GIVE_TASK:
+                tell("task", "given as a file")
+                self.say(f"Read {self.folder.task} and follow it.")
+            case Act.NUDGE:
+                step = tend(self.project, night.options.tag) or self.step
+                tell("nudge", action.reason)
+                self.say(nudge_text(step, action.reason))
+            case Act.CLOSE_LIMIT:
+                night.waiting_until = "" if action.until is None else action.until.isoformat(timespec="seconds")
+                told = f"{action.reason}; goes on at {night.waiting_until}"
+                tell("limit", told)
+                self.client.terminal.press(*action.keys)
+                send_notice(night.options, "limit", "waits for a usage limit", told)
+            case Act.INTERRUPT:
+                tell("error", action.reason)
+                self.client.terminal.press(*self.client.profile.interrupt)
+            case Act.RESTART:
+                self.restart(action)
+            case Act.HANDOVER:
+                saved = self.save_screen(screen)
+                tell("handover", f"{action.reason}; screen: {saved}")
+                send_notice(night.options, "handover", "needs you", f"{action.reason}\n{attach_line(night)}")
+            case Act.END:
+                if action.reason.startswith(("stuck", "usage limit")):
+                    send_notice(night.options, "stuck", "has stopped", action.reason)
+                return action.reason, False
+        return None
+
+    def say(self, text: str) -> bool:
+        """Type one line and send it; False if it did not arrive."""
+        arrived = deliver(self.client.terminal, self.client.profile, text)
+        if not arrived:
+            self.folder.tell("error", "a line did not reach the client's input box")
+        return arrived
+
+    def restart(self, action: Action) -> None:
+        self.folder.tell("exit", action.reason)
+        if action.fresh:
+            self.night.conversation = ""
+        self.start_client(fresh=action.fresh)
+
+    def start_client(self, *, fresh: bool) -> None:
+        """Start the client anew, with its conversation unless ``fresh``; what the last one left is ended."""
+        night, memory = self.night, self.night.memory
+        ended = self.client.end_leftovers()
+        if ended:
+            self.folder.tell("orphan", f"ended {ended} processes that the client had left")
+        resumes = not fresh and (bool(night.conversation) or memory.has_worked)
+        task = resume_text() if resumes else self.folder.task.read_bytes().decode("utf-8")
+        memory.task_given = self.client.start(task, resumes=resumes, conversation=night.conversation)
+        how = "with its conversation" if resumes else "with a new conversation"
+        self.folder.tell("restart" if memory.all_restarts else "started", f"{self.client.profile.name} {how}")
+        if memory.task_given:
+            self.folder.tell("task", "given as an argument")
+
+    def save_screen(self, screen: Screen | None) -> Path:
+        """Keep a screen that a human should look at."""
+        folder = self.folder.path / "screens"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        with contextlib.suppress(OSError):
+            path.write_text("\n".join(screen.lines if screen else []) + "\n", encoding="utf-8")
+        return path
+
+    def save(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk: the night goes on, its record is a little old
+            self.folder.write(self.night)
+
+    def end(self, reason: str, at_once: bool) -> None:
+        """Close the night: client, trial, session, summary, notice."""
+        self.night.state, self.night.reason = "ending", reason
+        self.folder.tell("stop", reason)
+        self.save()
+        Closing(self.folder, self.night, self.client, self.policy.pace).close(at_once=at_once)
+        self.night.state, self.night.ended_at = "ended", datetime.now(UTC).isoformat(timespec="seconds")
+        self.night.waiting_until = ""
+        self.folder.tell("ended", reason)
+        self.save()
+        headline = self.folder.summary.read_text(encoding="utf-8")[:3000] if self.folder.summary.exists() else ""
+        send_notice(self.night.options, "finished", f"has ended: {reason}", headline)
+
+
+def attach_line(night: Night) -> str:
+    socket = f"-L {night.options.socket} " if night.options.socket else ""
+    return f"tmux {socket}attach -t {night.options.session}"
+
+
+def clock() -> float:
+    """Seconds since the machine's start, suspended ones included; no clock setting moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

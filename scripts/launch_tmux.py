@@ -1,0 +1,247 @@
+#!/usr/bin/env -S uv run --script
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#     "apprise>=1.9,<3",
+#     "gitpython>=3.1.43,<4",
+#     "jinja2>=3.1.4,<4",
+#     "libtmux>=0.62,<0.63",
+#     "nvidia-ml-py>=12.560,<14",
+#     "psutil>=6.0,<8",
+#     "pyyaml>=6.0.1,<7",
+#     "rich>=13.9,<16",
+#     "scipy>=1.15,<2",
+# ]
+# ///
+"""Start a coding agent on a campaign in tmux, and keep it at work until morning.
+
+It accepts the client's start dialogs, gives the task, and leaves a supervisor that watches: it brings an
+idle agent back to work, waits for usage limits, and starts a client that ended anew. You may close the terminal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from autoresearch.errors import UsageError
+from autoresearch.output import Parser, Result, run_script
+
+if TYPE_CHECKING:
+    from autoresearch.agents.night import Night, NightFolder, Options
+
+STOP_PATIENCE_S = 24 * 3600.0
+EXAMPLES = """\
+  python scripts/launch_tmux.py --session apr5
+  python scripts/launch_tmux.py --session apr5 --agent codex --hours 8 --goal "try weight decay first"
+  python scripts/launch_tmux.py --session apr5 --permissions allowlist
+  python scripts/launch_tmux.py --status
+  python scripts/launch_tmux.py --send "try a larger batch next"
+  python scripts/launch_tmux.py --stop"""
+
+
+def build_parser() -> Parser:
+    parser = Parser((__doc__ or "").strip(), EXAMPLES)
+    parser.add_argument("--session", metavar="NAME", help="of tmux, and the campaign's tag unless --tag is given")
+    parser.add_argument("--tag", help="the campaign (default: the session's name); set up on the way if it is new")
+    parser.add_argument("--socket", metavar="NAME", default="", help="of tmux -L (default: the user's own server)")
+    start = parser.add_argument_group("what to start")
+    start.add_argument(
+        "--agent", metavar="NAME", help="claude, codex, gemini, opencode, scripted, or a profile's file "
+        "(default: the first that is installed; scripted needs none)",
+    )  # fmt: skip
+    start.add_argument(
+        "--permissions", choices=("bypass", "allowlist"), default="bypass",
+        help="bypass: the client asks for nothing; allowlist: it may read, edit the edited files and run the loop's "
+        "scripts, and is refused everything else (default: bypass)",
+    )  # fmt: skip
+    start.add_argument(
+        "--sandboxed",
+        action="store_true",
+        help="declare that this machine is a sandbox: as root clients want to hear it",
+    )
+    start.add_argument(
+        "--goal", metavar="TEXT", default="", help="what to aim at, in your words, within the usual task"
+    )
+    start.add_argument("--task", metavar="FILE", type=Path, help="the whole task, in place of the usual one")
+    start.add_argument("--model", metavar="NAME", default="", help="that the client is to use (default: its own)")
+    start.add_argument(
+        "--width", metavar="N", type=int, default=200, help="columns of the agent's window (default: 200)"
+    )
+    start.add_argument("--height", metavar="N", type=int, default=50, help="its rows (default: 50)")
+    caps = parser.add_argument_group("where it ends by itself (default: nowhere)")
+    caps.add_argument("--hours", metavar="H", type=float, help="after this time")
+    caps.add_argument("--max-experiments", metavar="N", type=int, help="after this many decided experiments")
+    caps.add_argument("--max-gpu-hours", metavar="H", type=float, help="after trials of this time together")
+    caps.add_argument("--max-tokens", metavar="N", type=int, help="that the client says it has used")
+    caps.add_argument("--max-cost", metavar="USD", type=float, help="that the client says it has cost")
+    caps.add_argument(
+        "--max-nudges", metavar="N", type=int, help="in a row without a new row in the ledger (default: 10)"
+    )
+    verbs = parser.add_argument_group("a night that is there").add_mutually_exclusive_group()
+    verbs.add_argument("--status", action="store_true", help="say where it stands")
+    verbs.add_argument("--stop", action="store_true", help="end it, after the running trial")
+    verbs.add_argument("--send", metavar="TEXT", help="say something to the agent")
+    verbs.add_argument("--attach", action="store_true", help="look at the session; leave it with Ctrl-b d")
+    verbs.add_argument("--logs", metavar="N", type=int, nargs="?", const=40, help="print the last N events (40)")
+    verbs.add_argument("--resume", action="store_true", help="go on after a stop, a crash or a reboot")
+    verbs.add_argument("--classify", metavar="FILE", type=Path, help="say what is seen in a captured screen")
+    parser.add_argument("--now", action="store_true", help="with --stop: end the running trial too")
+    return parser
+
+
+def work(arguments: argparse.Namespace) -> Result:
+    _check(arguments)
+    if arguments.classify is not None:
+        from autoresearch.agents.screen import classify_file
+
+        seen = classify_file(arguments.classify, arguments.agent)
+        return Result(data=seen, text=json.dumps(seen, ensure_ascii=False))
+    from autoresearch.agents import launch
+
+    if not any((arguments.status, arguments.stop, arguments.send, arguments.attach, arguments.resume)) and (
+        arguments.logs is None
+    ):
+        return _tell(arguments, launch.start(_options(arguments)), "is at work")
+    project = _project(arguments)
+    folder, night = launch.find_night(project, arguments.session, arguments.tag)
+    if arguments.resume:
+        return _tell(arguments, launch.resume(folder, night, _caps(arguments)), "is at work again")
+    if arguments.attach:
+        attach(night)
+    if arguments.send:
+        return _send(folder, night, arguments.send)
+    if arguments.logs is not None:
+        events = folder.events(arguments.logs)
+        text = "\n".join(f"{event['at']} {event['kind']:<12} {event['text']}" for event in events)
+        return Result(data={"events": events}, text="\n".join([text, launch.last_screen(night)]))
+    if arguments.stop:
+        night = launch.stop(folder, night, at_once=arguments.now, wait_s=STOP_PATIENCE_S)
+        summary = folder.summary.read_text(encoding="utf-8") if folder.summary.exists() else ""
+        text = f"The night of campaign {night.options.tag} has ended: {night.reason}.\n{summary}"
+        return Result(data={"night": launch.describe(folder, night)}, text=text)
+    return _status(folder, night)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for flag in ("hours", "max_experiments", "max_gpu_hours", "max_tokens", "max_cost", "max_nudges"):
+        value = getattr(arguments, flag)
+        if value is not None and not value > 0:
+            name = f"--{flag.replace('_', '-')}"
+            raise UsageError(f"{name} is {value:g}; expected a number above 0.", hint=f"{name} 8")
+    if not (60 <= arguments.width <= 500 and 15 <= arguments.height <= 300):
+        raise UsageError(
+            f"The window would be {arguments.width} x {arguments.height}; expected 60 to 500 columns, 15 to 300 rows.",
+            hint="--width 200 --height 50",
+        )
+    if arguments.now and not arguments.stop:
+        raise UsageError("--now goes with --stop.", hint="python scripts/launch_tmux.py --stop --now")
+    if arguments.goal and arguments.task:
+        raise UsageError("--goal and --task were both given; the goal stands within the usual task.", hint="Give one.")
+
+
+def _project(arguments: argparse.Namespace) -> Path:
+    from autoresearch.repo import Repo
+
+    return Repo(arguments.project).project
+
+
+def _caps(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The caps that were given."""
+    names = ("hours", "max_experiments", "max_gpu_hours", "max_tokens", "max_cost", "max_nudges")
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _options(arguments: argparse.Namespace) -> Options:
+    """What the flags ask for."""
+    from autoresearch.agents.night import Options
+    from autoresearch.agents.policy import Caps
+    from autoresearch.agents.profile import choose_profile
+
+    if arguments.session is None:
+        raise UsageError("--session is missing: the name of the tmux session.", hint="--session apr5")
+    task = ""
+    if arguments.task is not None:
+        try:
+            task = arguments.task.expanduser().read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--task {arguments.task} cannot be read: {error}.", hint="Name a text file.") from error
+        if not task.strip():
+            raise UsageError(f"--task {arguments.task} is empty.", hint="Write the task into it, or use --goal.")
+    return Options(
+        session=arguments.session, tag=arguments.tag or arguments.session, project=str(_project(arguments)),
+        agent=choose_profile(arguments.agent), permissions=arguments.permissions, sandboxed=arguments.sandboxed,
+        goal=arguments.goal, task=task, model=arguments.model, socket=arguments.socket,
+        width=arguments.width, height=arguments.height, caps=Caps(**_caps(arguments)),
+    )  # fmt: skip
+
+
+def _tell(arguments: argparse.Namespace, night: Night, what: str) -> Result:
+    from autoresearch.agents.launch import describe, find_night
+
+    folder, night = find_night(_project(arguments), night.options.session, night.options.tag)
+    shown = describe(folder, night)
+    text = [
+        f"{night.options.agent} {what} on campaign {night.options.tag}. You may close this terminal.",
+        f"  look:   {shown['attach']}",
+        "  ask:    python scripts/launch_tmux.py --status",
+        '  steer:  python scripts/launch_tmux.py --send "…"',
+        "  end:    python scripts/launch_tmux.py --stop",
+        "  in the morning: python scripts/summarize.py",
+    ]
+    return Result(data={"night": shown}, text="\n".join(text))
+
+
+def _status(folder: NightFolder, night: Night) -> Result:
+    from autoresearch.agents.launch import describe, last_screen
+
+    shown = describe(folder, night)
+    hours = shown["elapsed_s"] / 3600
+    lines = [
+        f"Night of campaign {shown['tag']}: {shown['state']}" + (f" ({shown['reason']})" if shown["reason"] else ""),
+        f"  agent {shown['agent']}, tmux session {shown['session']}, {hours:.1f} h, since {shown['since']}",
+        f"  nudges {shown['nudges']}, restarts {shown['restarts']}, "
+        f"tokens {shown['tokens']}, USD {shown['cost_usd']:.2f}",
+    ]
+    if shown["waiting_until"]:
+        lines.append(f"  waits until {shown['waiting_until']}")
+    if shown["state"] == "unwatched":
+        lines.append("  no supervisor watches it; go on with: python scripts/launch_tmux.py --resume")
+    lines += [f"  {event['at']} {event['kind']:<12} {event['text'][:120]}" for event in shown["last_events"]]
+    if shown["state"] not in ("ended", "unwatched"):
+        lines += [last_screen(night, 12), f"look: {shown['attach']}"]
+    return Result(data={"night": shown}, text="\n".join(lines))
+
+
+def _send(folder: NightFolder, night: Night, text: str) -> Result:
+    from autoresearch.agents.launch import send
+
+    if not text.strip():
+        raise UsageError("--send is empty.", hint='python scripts/launch_tmux.py --send "try weight decay next"')
+    delivered = send(folder, night, text)
+    said = "The agent has it." if delivered else "It is given to the agent as soon as its client can take it."
+    return Result(data={"delivered": delivered}, text=said)
+
+
+def attach(night: Night) -> NoReturn:
+    """Become the tmux client that shows the session."""
+    tmux = shutil.which("tmux") or "tmux"
+    socket = ["-L", night.options.socket] if night.options.socket else []
+    verb = "switch-client" if os.environ.get("TMUX") and not socket else "attach-session"
+    os.execv(tmux, [tmux, *socket, verb, "-t", f"={night.options.session}"])  # noqa: S606 - to become it is the purpose
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_script(build_parser(), work, argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
