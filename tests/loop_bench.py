@@ -20,7 +20,8 @@ from tests.setup_bench import Bench
 from tests.trial_bench import eventually, living, log_of
 
 from autoresearch.campaign.opened import open_ledger
-from autoresearch.executors.local import MARK, process_mark
+from autoresearch.executors.base import process_mark
+from autoresearch.executors.local import MARK
 from autoresearch.ledger import Trial
 
 TAG = "apr5"

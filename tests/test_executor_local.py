@@ -20,7 +20,7 @@ from tests.trial_bench import DEADLINE_S, LONG, eventually, living, log_of, tria
 from autoresearch.config import Executor as ExecutorSettings
 from autoresearch.errors import MachineError, UsageError
 from autoresearch.executors import Handle, LocalExecutor, State, executor_for, local
-from autoresearch.executors.local import process_mark
+from autoresearch.executors.base import process_mark
 from autoresearch.runner.processes import ancestors, birth_mark, command_line, pids, send
 from autoresearch.trial import SPEC_FILE, STARTED_FILE, Outcome, TrialResult, TrialSpec
 

@@ -53,6 +53,7 @@ class TrialSpec:
     command: str  # the user's shell line, {seed} already filled in
     cwd: str
     env: dict[str, str]  # the whole environment of the command, nothing is inherited
+    engine_names: str = ""  # but these: a pattern of variables that the engine sets on the machine of the trial
     seed: int
     budget_s: float
     limit_s: float  # the tree is killed this long after its start

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from autoresearch.campaign.opened import OpenCampaign
@@ -15,7 +16,7 @@ from autoresearch.campaign.pruning import prune_limits
 from autoresearch.config import Config, default_pattern
 from autoresearch.executors import State, executor_for
 from autoresearch.guard import in_scope
-from autoresearch.ledger import Experiment, Purpose, Trial
+from autoresearch.ledger import Experiment, Purpose, Trial, completed
 from autoresearch.trial import Outcome, TrialResult, TrialSpec
 
 # What belongs to the agent's client, to git or to our own commands is no business of training code.
@@ -210,9 +211,26 @@ def collect_trials(oc: OpenCampaign) -> list[Trial]:
     for trial in waiting:
         result = results[trial.id]
         if result is not None:
-            oc.ledger.end_trial(trial, result)
+            oc.ledger.end_trial(trial, comparable(oc, trial, result))
             taken.append(trial)
     return taken
+
+
+def comparable(oc: OpenCampaign, trial: Trial, result: TrialResult) -> TrialResult:
+    """``result``, or ``interrupted`` in its place if an engine gave the trial another device than the baseline's.
+
+    A budget of time buys a different number of steps there, so the metric says nothing about the idea.
+    """
+    if oc.config.executor.kind == "local" or result.outcome is not Outcome.COMPLETED:
+        return result
+    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
+    first = [] if baseline is None else oc.ledger.trials(oc.tag, baseline.number)
+    device = next((each.result.device for each in first if each.result and completed([each])), result.device)
+    if device == result.device:
+        return result
+    reason = f"it ran on {result.device}, the baseline on {device}: pin one kind, with executor.gres or .constraint"
+    oc.tell("other_device", f"trial {trial.id}: {reason}")
+    return replace(result, outcome=Outcome.INTERRUPTED, cause="other_device", reason=reason, metric=None)
 
 
 def cancel_trials(oc: OpenCampaign) -> None:

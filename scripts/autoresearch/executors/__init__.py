@@ -14,7 +14,11 @@ def executor_for(settings: ExecutorSettings) -> Executor:
     """The executor that ``settings`` ask for."""
     if settings.kind == "local":
         return LocalExecutor()
+    if settings.kind == "slurm":
+        from autoresearch.executors.slurm import SlurmExecutor, SlurmOptions
+
+        return SlurmExecutor(SlurmOptions.from_dict(settings.options))
     raise UsageError(
-        f"executor.kind {settings.kind!r} cannot be used here; expected local",
+        f"executor.kind {settings.kind!r} cannot be used here; expected local or slurm",
         hint="set `executor: {kind: local}` in autoresearch.yaml",
     )

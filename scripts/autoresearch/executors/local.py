@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from signal import SIGKILL, SIGTERM
 
 import autoresearch.runner
 from autoresearch.errors import MachineError
-from autoresearch.executors.base import Handle, State, conclude_as_interrupted, read_json
+from autoresearch.executors.base import Handle, State, conclude_as_interrupted, process_mark, read_json
 from autoresearch.runner.processes import (
     ancestors,
     birth_mark,
@@ -118,11 +117,6 @@ def stop_runner(handle: Handle) -> None:
             send([int(handle["id"])], number)
         while runs(handle) and time.monotonic() < give_up:
             time.sleep(POLL_INTERVAL_S)
-
-
-def process_mark(directory: Path) -> str:
-    """A word for the trial in ``directory`` that tells a curious process nothing about where that is."""
-    return hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
 
 
 def kill_orphans(directory: Path) -> int:

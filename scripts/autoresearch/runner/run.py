@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ def run_trial(spec: TrialSpec) -> TrialResult:
     returned, not written. For the main thread of a process of its own, because it takes over the
     signal handlers and the children. Raises re.error or ValueError for an unusable pattern.
     """
+    spec = with_engine(spec)
     metric_pattern = compile_pattern(spec.metric_pattern)
     watched_patterns = {name: compile_pattern(pattern) for name, pattern in spec.watch.items()}
     watch = Watch(spec)
@@ -83,6 +86,15 @@ def run_trial(spec: TrialSpec) -> TrialResult:
         processes_killed=len(tree.signalled),
         **origin,
     )
+
+
+def with_engine(spec: TrialSpec) -> TrialSpec:
+    """``spec`` with what the engine has set on this machine, such as its GPUs, in place of the submitter's own."""
+    if not spec.engine_names:
+        return spec
+    names = re.compile(spec.engine_names)
+    given = {name: value for name, value in os.environ.items() if names.fullmatch(name)}
+    return replace(spec, env={name: value for name, value in spec.env.items() if not names.fullmatch(name)} | given)
 
 
 def run_commands(spec: TrialSpec, supervisor: Supervisor, watch: Watch, origin: Mapping[str, Any]) -> Ending | None:

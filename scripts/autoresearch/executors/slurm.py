@@ -1,0 +1,225 @@
+"""Trials as jobs of a Slurm cluster, by plain ``sbatch``, ``squeue`` and ``scancel``.
+
+The project, the state folder and this bundle must lie on a disk that the nodes share, under the same
+paths. Slurm says only queued, running or gone, and the runner on the node enforces the budget, since
+Slurm counts whole minutes. Accounting (``sacct``) is not needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import autoresearch.runner
+from autoresearch.errors import MachineError, UsageError
+from autoresearch.executors.base import Handle, State, conclude_as_interrupted, process_mark
+from autoresearch.trial import RUNNER_ERR_FILE, STARTED_FILE, TrialResult, TrialSpec
+
+RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
+BECOME = Path(__file__).with_name("become.sh")
+GONE_FILE = "gone"  # in the trial's directory: since when Slurm no longer knows a job that left no result
+# A result file may be seen late on a network disk, and a node's last words take their time.
+LOST_AFTER_S = 60.0
+CALL_S = 60.0  # a controller that is away keeps each call for about ten seconds
+CANCEL_PATIENCE_S = 45.0  # Slurm's KillWait is 30 s by default
+BACKSTOP_S = 300.0  # Slurm's own limit stands this far behind the runner's
+POLL_S = 0.2
+QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
+# What the submitter's shell hands to the runner, by name: never its keys.
+EXPORTED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TMPDIR", "USER")
+# What the engine tells the command on the node. SLURM_EXPORT_ENV is left out: it would rule a nested srun.
+FROM_ENGINE = (
+    r"(?!SLURM_EXPORT_ENV$)(SLURM_|SLURMD_|PMI_|PMIX_)\w*|CUDA_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES|GPU_DEVICE_ORDINAL"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmOptions:
+    """What ``executor`` may say beside ``kind: slurm``; empty is the cluster's default."""
+
+    partition: str = ""
+    account: str = ""
+    qos: str = ""
+    gres: str = ""  # gpu:1, gpu:h100:1
+    constraint: str = ""
+    cpus: int = 0
+    memory: str = ""  # as sbatch takes it: 64G
+    nodes: int = 1
+    extra: tuple[str, ...] = ()  # further options of sbatch, to the letter
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Raises UsageError naming key, value and expectation."""
+        known = {each.name: each.type for each in fields(cls)}
+        values: dict[str, Any] = {}
+        for key, value in data.items():
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+                _refuse(f"executor.{key} is not a setting of slurm; did you mean {near}?", known)
+            if known[key] == "int":
+                if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                    _refuse(f"executor.{key} is {value!r}; expected a whole number, 1 or more.", known)
+                values[key] = value
+            elif key == "extra":
+                words = [value] if isinstance(value, str) else value
+                if not isinstance(words, list) or not all(
+                    isinstance(word, str) and re.fullmatch(r"--[a-z][\w-]*(=\S.*)?", word) for word in words
+                ):
+                    _refuse(f"executor.extra is {value!r}; expected options of sbatch such as --exclusive.", known)
+                values[key] = tuple(words)
+            elif not isinstance(value, str) or not re.fullmatch(r"[\w.:,&|*\[\]()+=/-]+", value):
+                _refuse(f"executor.{key} is {value!r}; expected a word as sbatch's --{key} takes it.", known)
+            else:
+                values[key] = value
+        return cls(**values)
+
+    def words(self) -> list[str]:
+        """As options of sbatch."""
+        named = {
+            "partition": self.partition, "account": self.account, "qos": self.qos, "gres": self.gres,
+            "constraint": self.constraint, "cpus-per-task": self.cpus, "mem": self.memory, "nodes": self.nodes,
+        }  # fmt: skip
+        return [*(f"--{name}={value}" for name, value in named.items() if value), *self.extra]
+
+
+def _refuse(message: str, known: Mapping[str, object]) -> None:
+    raise UsageError(message, hint=f"In autoresearch.yaml, `executor` may say: {', '.join(known)}.", code="config")
+
+
+class SlurmExecutor:
+    """Submits each trial as a job of its own, without requeue: a job that is lost is run again under a new name."""
+
+    def __init__(self, options: SlurmOptions, *, lost_after_s: float = LOST_AFTER_S) -> None:
+        self.options = options
+        self.lost_after_s = lost_after_s
+
+    def submit(self, spec: TrialSpec) -> Handle:
+        directory = Path(spec.directory)
+        path = replace(spec, engine_names=FROM_ENGINE).write()
+        minutes = int((spec.limit_s + spec.evaluate_limit_s + spec.grace_s + BACKSTOP_S) // 60) + 1
+        answer = _call(
+            "sbatch", "--parsable", f"--job-name={job_name(directory)}", f"--time={minutes}", "--no-requeue",
+            f"--chdir={directory}", f"--output={directory / RUNNER_ERR_FILE}", "--open-mode=append",
+            "--input=/dev/null", "--ntasks-per-node=1", f"--export={','.join(EXPORTED)}", *self.options.words(),
+            str(BECOME), sys.executable, "-I", str(RUNNER), str(path),
+        )  # fmt: skip
+        return slurm_handle(spec.trial_id, directory, answer.strip().split(";")[0])
+
+    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
+        seen: dict[str, State] | None = None
+        if handles:
+            with contextlib.suppress(MachineError):  # no news from the controller is no news of the jobs
+                seen = jobs()
+        return {each["trial_id"]: self._state(each, seen) for each in handles}
+
+    def _state(self, handle: Handle, seen: Mapping[str, State] | None) -> State:
+        if seen is None:
+            return State.RUNNING
+        directory = Path(handle["directory"])
+        state = seen.get(handle["id"], State.GONE)
+        mark = directory / GONE_FILE
+        if state is not State.GONE:
+            mark.unlink(missing_ok=True)
+            return state
+        if TrialResult.read(directory) is not None:
+            return State.GONE
+        with contextlib.suppress(FileExistsError):
+            mark.touch(exist_ok=False)
+        return State.GONE if time.time() - mark.stat().st_mtime >= self.lost_after_s else State.RUNNING
+
+    def cancel(self, handle: Handle) -> None:
+        directory = Path(handle["directory"])
+        _call("scancel", handle["id"])
+        give_up = time.monotonic() + CANCEL_PATIENCE_S
+        while TrialResult.read(directory) is None and time.monotonic() < give_up:
+            if jobs().get(handle["id"], State.GONE) is State.GONE and not (directory / STARTED_FILE).exists():
+                break  # it was cancelled in the queue: there is no runner that could write a result
+            time.sleep(POLL_S)
+        self._conclude(handle["trial_id"], directory, "cancelled")
+
+    def find(self, trial_id: str, directory: Path) -> Handle | None:
+        lines = _call("squeue", "--noheader", "--me", "--states=all", f"--name={job_name(directory)}", "--format=%i|%T")
+        numbers = [number for number, state in _rows(lines) if state is not State.GONE]
+        return slurm_handle(trial_id, directory, max(numbers, key=_number)) if numbers else None
+
+    def conclude(self, trial_id: str, directory: Path) -> TrialResult:
+        if result := TrialResult.read(directory):
+            return result
+        if handle := self.find(trial_id, directory):
+            _call("scancel", handle["id"])
+        return self._conclude(
+            trial_id, directory, "the job is gone without a result: its node died, or it was preempted"
+        )
+
+    def _conclude(self, trial_id: str, directory: Path, reason: str) -> TrialResult:
+        (directory / GONE_FILE).unlink(missing_ok=True)
+        return conclude_as_interrupted(trial_id, directory, reason=reason)
+
+
+def job_name(directory: Path) -> str:
+    """One for each trial, so that a job whose number nobody noted can be found again."""
+    return f"autoresearch-{process_mark(directory)}"
+
+
+def slurm_handle(trial_id: str, directory: Path, number: str) -> Handle:
+    return {"engine": "slurm", "id": number, "trial_id": trial_id, "directory": str(directory)}
+
+
+def jobs() -> dict[str, State]:
+    """All of the user's jobs that the controller remembers, with one question; ``MachineError`` if it is away."""
+    return dict(_rows(_call("squeue", "--noheader", "--me", "--states=all", "--format=%i|%T")))
+
+
+def _rows(lines: str) -> list[tuple[str, State]]:
+    rows = (line.strip().split("|") for line in lines.splitlines() if "|" in line)
+    return [(number, _state_of(word)) for number, word in rows]
+
+
+def _state_of(word: str) -> State:
+    if word in QUEUED:
+        return State.QUEUED
+    return State.RUNNING if word in RUNNING else State.GONE
+
+
+def _number(text: str) -> int:
+    return int(re.sub(r"\D.*", "", text) or 0)
+
+
+def _call(*argv: str) -> str:
+    """What ``argv`` prints. The caller's SBATCH_* and SQUEUE_* settings would change its meaning and are left out."""
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not re.match(r"(SBATCH|SQUEUE|SCANCEL|SLURM)_(?!CONF$)", name)
+    }
+    try:
+        done = subprocess.run(
+            argv, env=env, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL,
+            timeout=CALL_S, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise MachineError(
+            f"{argv[0]} is not installed here, and `executor` says slurm.",
+            hint="Run this on a login node of the cluster, or set `executor: {kind: local}` in autoresearch.yaml",
+            code="no_slurm",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise MachineError(
+            f"{argv[0]} did not answer within {CALL_S:g} s.",
+            hint="Is the controller up? scontrol ping",
+            code="slurm_away",
+        ) from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise MachineError(f"{argv[0]}: {said[-300:]}", hint="scontrol ping; sinfo", code="slurm")
+    return done.stdout
