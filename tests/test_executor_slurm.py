@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import RunScript
 from tests.loop_bench import CONFIG, Loop, make_loop
 from tests.slurm_bench import Cluster, cluster, installed, running
-from tests.trial_bench import eventually, log_of, python, trial_spec
+from tests.trial_bench import eventually, living, log_of, trial_spec
 
 from autoresearch.config import Executor as ExecutorSettings
 from autoresearch.errors import MachineError, UsageError
@@ -79,20 +79,17 @@ def test_the_budget_is_the_runners_in_seconds(executor: SlurmExecutor, tmp_path:
 
 
 def test_cancel_lets_the_runner_end_its_tree(executor: SlurmExecutor, tmp_path: Path) -> None:
-    stubborn = python(
-        "import signal, time; signal.signal(15, signal.SIG_IGN); print(chr(10) + str(1), flush=True); time.sleep(300)"
-    )
+    command = "(trap '' TERM; setsid sleep 300) & echo ready; wait"
     mark = f"SLURM_TEST_MARK={tmp_path.name}"
     name, _, value = mark.partition("=")
     env = {"PATH": os.environ["PATH"], name: value}
-    spec = trial_spec(
-        f"setsid {stubborn.removeprefix('exec ')} & echo ready; wait", tmp_path / "t", env=env, grace_s=0.5
-    )
+    spec = trial_spec(command, tmp_path / "t", env=env, grace_s=0.5)
     handle = submit_ready(executor, spec)
     executor.cancel(handle)
     result = TrialResult.read(tmp_path / "t")
     assert result
     assert result.outcome is Outcome.INTERRUPTED
+    eventually(lambda: not living(mark))
     executor.cancel(handle)  # harmless
 
 
