@@ -2,6 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#     "apprise>=2.3,<3",
 #     "gitpython>=3.1.43,<4",
 #     "jinja2>=3.1.4,<4",
 #     "libtmux>=0.62,<0.63",
@@ -23,7 +24,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -36,7 +36,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
+from autoresearch.agents.check import demand
+from autoresearch.agents.check_tools import check_git, check_tmux
 from autoresearch.errors import AgentError, AutoresearchError, MachineError
 from autoresearch.output import Parser, Result, run_script, say
 
@@ -45,7 +48,6 @@ if TYPE_CHECKING:
 
 SCRIPTS = Path(__file__).resolve().parent
 POINTS = ("HEAD_LR=0.008,0.02,0.0005",)
-LEAST_TMUX = (3, 2)
 POLL_S = 0.5
 LEAVING_S = 20.0  # that an interrupted sweep gets to end its trial
 TIMED_OUT = 124
@@ -107,15 +109,7 @@ def work(arguments: argparse.Namespace) -> Result:
 
 def check_machine() -> None:
     """``MachineError`` for whatever is missing."""
-    for tool in ("git", "tmux"):
-        if shutil.which(tool) is None:
-            raise MachineError(
-                f"{tool} is not installed.", hint=f"Install it: apt install {tool}, or brew install {tool}"
-            )
-    said = subprocess.run(["tmux", "-V"], capture_output=True, encoding="utf-8", timeout=10, check=True).stdout.strip()
-    version = re.search(r"(\d+)\.(\d+)", said)
-    if version is not None and (int(version[1]), int(version[2])) < LEAST_TMUX:
-        raise MachineError(f"This is {said}; expected tmux 3.2 or newer.", hint="Install a newer tmux.")
+    demand([check_git(), check_tmux()])
     if importlib.util.find_spec("torch") is None:
         raise MachineError(f"{sys.executable} has no torch, which the demo trains with.", hint="make env demo")
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from tests.conftest import ROOT, RunScript
-from tests.loop_bench import BRANCH, Loop, make_loop
+from tests.conftest import RunScript
+from tests.loop_bench import Loop, make_loop
+from tests.sweep_bench import assert_clean, start, statuses, sweep
 from tests.trial_bench import eventually
 
 from autoresearch.campaign.points import Kind, Tpe, literals, parse_axis, random_points, replace
@@ -22,21 +20,6 @@ from autoresearch.campaign.points import Kind, Tpe, literals, parse_axis, random
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
     """The toy project with a campaign and no experiment yet."""
     return make_loop(tmp_path / "project", run_script)
-
-
-def sweep(loop: Loop, *arguments: str, expect: int = 0) -> Any:
-    return loop.call("sweep", *arguments, expect=expect)
-
-
-def statuses(data: dict[str, Any]) -> list[tuple[str, str, bool]]:
-    return [(p["description"], p["status"], bool(p["skipped"])) for p in data["points"]]
-
-
-def assert_clean(loop: Loop) -> None:
-    assert loop.processes() == set()
-    assert loop.tip() == loop.incumbent()
-    assert loop.git("status", "--porcelain") == ""
-    assert loop.git("symbolic-ref", "--short", "HEAD") == BRANCH
 
 
 def test_grid_measures_the_baseline_and_keeps_what_is_better(loop: Loop) -> None:
@@ -114,11 +97,6 @@ def test_edits_in_the_work_tree_are_refused(loop: Loop) -> None:
     loop.edit(LR=5)
     assert "train.py" in sweep(loop, "--set", "LR=2", expect=4)["hint"]
     assert "LR = 5" in loop.text()
-
-
-def start(loop: Loop, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "sweep.py"), *arguments, "--project", str(loop.folder), "--json"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -12,6 +12,8 @@ import errno
 import json
 import math
 import os
+import shlex
+import shutil
 import signal
 import sqlite3
 import sys
@@ -41,11 +43,15 @@ EXIT_CODES = """exit codes:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a script has to say: the data for programs, the text for readers, and the exit code."""
+    """What a script has to say: the data for programs, the text for readers, and the exit code.
+
+    With a ``failure`` the data is still given, beside the error, and the exit code is the error's.
+    """
 
     data: dict[str, Any]
     text: str
     exit_code: int = 0
+    failure: AutoresearchError | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -88,13 +94,13 @@ def run_script(parser: Parser, work: Callable[[argparse.Namespace], Result], arg
         return _fail(command, known, as_json, known.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place that reports bugs
         return _bug(command, error, as_json)
-    if as_json:
-        data = dict(result.data)
-        if isinstance(data.get("next"), dict):
-            data["next"] = {key: _callable(str(text)) for key, text in data["next"].items()}
-        _print(_envelope(command, result.exit_code in (0, StillRunningError.exit_code), data, None))
-    else:
+    data = _with_typed_hints(result.data)
+    if not as_json:
         _print(_callable(result.text.rstrip("\n")))
+    if result.failure is not None:
+        return _fail(command, result.failure, as_json, result.failure.exit_code, data=data)
+    if as_json:
+        _print(_envelope(command, result.exit_code in (0, StillRunningError.exit_code), data, None))
     return result.exit_code
 
 
@@ -107,11 +113,13 @@ def _envelope(command: str, ok: bool, data: dict[str, Any], error: dict[str, str
     return json.dumps(envelope, ensure_ascii=False, allow_nan=False)
 
 
-def _fail(command: str, error: AutoresearchError, as_json: bool, exit_code: int) -> int:
+def _fail(
+    command: str, error: AutoresearchError, as_json: bool, exit_code: int, *, data: dict[str, Any] | None = None
+) -> int:
     hint = _callable(error.hint)
     if as_json:
         body = {"code": error.code, "message": error.message, "hint": hint}
-        _print(_envelope(command, False, {}, body))
+        _print(_envelope(command, False, data or {}, body))
     lines = [f"{command}: {error.message}"] + ([f"  → {hint}"] if hint else [])
     print("\n".join(lines), file=sys.stderr)
     return exit_code
@@ -156,10 +164,33 @@ def say(text: str) -> None:
 def _callable(text: str) -> str:
     """``text`` with the commands in it as they are to be typed: by the bundle's own path, unless that is here."""
     scripts = Path(__file__).resolve().parent.parent
-    place = "scripts" if scripts == Path.cwd() / "scripts" else str(scripts)
+    place = "scripts" if scripts == Path.cwd() / "scripts" else shlex.quote(str(scripts))
+    return text.replace("python scripts/", f"{_typed_python()} {place}/")
+
+
+def _with_typed_hints(value: Any, *, is_hint: bool = False) -> Any:
+    """``value`` with the texts under ``hint`` and ``next``, at any depth, as they are to be typed."""
+    if isinstance(value, dict):
+        return {key: _with_typed_hints(item, is_hint=is_hint or key in ("hint", "next")) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_typed_hints(item, is_hint=is_hint) for item in value]
+    return _callable(value) if is_hint and isinstance(value, str) else value
+
+
+def _typed_python() -> str:
+    """What to type for the Python that runs this, with its packages."""
     # In the environment that `uv run` makes for one script, plain python would lack the packages.
-    by_uv = any(part.startswith(("environments-v", "archive-v")) for part in Path(sys.prefix).parts)
-    return text.replace("python scripts/", f"{'uv run' if by_uv else 'python'} {place}/")
+    if any(part.startswith(("environments-v", "archive-v")) for part in Path(sys.prefix).parts):
+        return "uv run"
+    if not sys.executable:
+        return "python"
+    # The folder tells environments apart, which are links to one program; the program, two of one folder.
+    ours = Path(sys.executable)
+    for name in ("python", "python3"):
+        found = Path(shutil.which(name) or os.devnull)
+        if found.parent.resolve() == ours.parent.resolve() and found.resolve() == ours.resolve():
+            return name
+    return shlex.quote(sys.executable)
 
 
 def _print(text: str) -> None:
@@ -189,7 +220,9 @@ def jsonable(value: Any) -> Any:
 
 def one_line(text: str, width: int = 10_000) -> str:
     """``text`` without tabs, newlines and control characters, cut to ``width`` characters."""
-    clean = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
+    clean = text
+    if not text.isprintable():  # what is, has only plain spaces; asking once is much faster than each character
+        clean = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in text)
     clean = " ".join(clean.split())
     return clean if len(clean) <= width else clean[: width - 1] + "…"
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from autoresearch.campaign.constants import fold
 from autoresearch.errors import UsageError
 
 if TYPE_CHECKING:
     import optuna
 
+SWEEP = "sweep"  # how the descriptions of a sweep's experiments begin
 SIGNIFICANT_DIGITS = 4  # of a number drawn from a range: more only makes diffs hard to read
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _SET_BY_US = re.compile(r"AUTORESEARCH_\w*|TIME_BUDGET|PYTHONHASHSEED|PYTHONUNBUFFERED")
@@ -126,9 +128,10 @@ def _split(text: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Literal:
-    """A literal at the top level of a file: its value and where it stands, in bytes."""
+    """A literal, or arithmetic on literals, at the top level of a file: its value and where it stands, in bytes."""
 
     value: object
+    text: str  # as the source writes it
     start: int
     end: int
 
@@ -151,14 +154,23 @@ def literals(source: str) -> dict[str, Literal | None]:
             case _:
                 continue
         try:
-            known = ast.literal_eval(value)
+            known = _literal(value)
         except ValueError:
             found[name] = None
             continue
         assert value.end_lineno is not None and value.end_col_offset is not None, "parsed from source"
         start, end = starts[value.lineno - 1] + value.col_offset, starts[value.end_lineno - 1] + value.end_col_offset
-        found[name] = Literal(value=known, start=start, end=end)
+        found[name] = Literal(value=known, text=data[start:end].decode(errors="replace"), start=start, end=end)
     return found
+
+
+def _literal(node: ast.expr) -> object:
+    """The value of a literal or of ``2**19``; ``ValueError`` for anything else."""
+    if isinstance(node, ast.BinOp) and not any(isinstance(part, ast.Name | ast.Call) for part in ast.walk(node)):
+        number = fold(node, {}, "")
+        if _is_number(number):
+            return number
+    return ast.literal_eval(node)
 
 
 def replace(source: str, values: Mapping[str, str]) -> str:
@@ -220,10 +232,10 @@ def _is_number(value: object) -> bool:
 # ---- points
 
 
-def describe(axes: Sequence[Axis], point: Point) -> str:
+def describe(axes: Sequence[Axis], point: Point, by: str = SWEEP) -> str:
     """The description of the point's experiment, from which ``parse_description`` reads it back."""
     pairs = zip(axes, point, strict=True)
-    return "sweep: " + " ".join(f"{axis.label}={_quoted(value)}" for axis, value in pairs)
+    return f"{by}: " + " ".join(f"{axis.label}={_quoted(value)}" for axis, value in pairs)
 
 
 def _quoted(value: str) -> str:
@@ -232,15 +244,21 @@ def _quoted(value: str) -> str:
 
 def parse_description(axes: Sequence[Axis], description: str) -> Point | None:
     """The point that ``describe`` wrote, None if it is of other axes."""
-    if not description.startswith("sweep: "):
-        return None
-    try:
-        pairs = [word.partition("=")[::2] for word in shlex.split(description.removeprefix("sweep: "))]
-    except ValueError:
-        return None
-    if [label for label, _ in pairs] != [axis.label for axis in axes]:
+    pairs = described(description, SWEEP)
+    if pairs is None or [label for label, _ in pairs] != [axis.label for axis in axes]:
         return None
     return tuple(value for _, value in pairs)
+
+
+def described(description: str, by: str) -> list[tuple[str, str]] | None:
+    """(label, value) of each axis in a description that ``describe`` wrote; None if it did not."""
+    if not description.startswith(f"{by}: "):
+        return None
+    try:
+        words = shlex.split(description.removeprefix(f"{by}: "))
+    except ValueError:
+        return None
+    return [(label, value) for label, _, value in (word.partition("=") for word in words)]
 
 
 def grid(axes: Sequence[Axis]) -> Iterator[Point]:

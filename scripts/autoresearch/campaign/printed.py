@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from autoresearch.config import default_pattern
+from autoresearch.guard.drawing import Drawing
 
 _LOWER = (
     "bpb", "bpc", "loss", "cross_entropy", "ce", "nll", "perplexity", "ppl", "error", "err", "error_rate",
@@ -48,8 +49,6 @@ _IN_SOURCE = re.compile(rf"(?<![\w./@-])['\"]?(?P<label>{_LABEL})['\"]?\s*(?P<se
 _IN_LOG = re.compile(
     rf"(?<![\w./@-])['\"]?(?P<label>{_LABEL})['\"]?\s*(?P<separator>[:=])\s*(?P<value>{_NUMBER})(?![\w.])"
 )
-_PERCENT_FIELD = re.compile(r"%(?:\(\w+\))?[-+ #0]*(?:\d+|\*)?(?:\.\d+)?[a-zA-Z]")
-_BRACE_FIELD = re.compile(r"\{[^{}]*\}")
 _WRITERS = {"sys.stdout.write", "sys.stderr.write", "tqdm.write", "click.echo", "typer.echo", "console.print"}
 _LOGGERS = re.compile(r"(?:\w+\.)*_?(?:log|logger|logging|LOG|LOGGER)\.(?:info|warning|debug)")
 
@@ -166,31 +165,9 @@ def _printed_text(call: ast.Call) -> str:
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     if "file" in keywords and ast.unparse(keywords["file"]) not in ("sys.stdout", "sys.stderr", "None"):
         return ""
-    separator = keywords.get("sep")
-    between = separator.value if isinstance(separator, ast.Constant) and isinstance(separator.value, str) else " "
-    text = between.join(_text(argument) for argument in call.args)
+    text = Drawing(lambda _: _HOLE).call(call)
     # A logger may put the time or its name in front.
-    return f"{_HOLE} {_PERCENT_FIELD.sub(_HOLE, text)}" if logs else text
-
-
-def _text(node: ast.expr) -> str:
-    match node:
-        case ast.Constant(value=str() as text):
-            return text
-        case ast.JoinedStr(values=parts):
-            return "".join(_text(part) for part in parts)
-        case ast.BinOp(left=ast.Constant(value=str() as text), op=ast.Mod()):
-            return _PERCENT_FIELD.sub(_HOLE, text)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _text(left) + _text(right)
-        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str() as text), attr="format")):
-            return _BRACE_FIELD.sub(_HOLE, text)
-        case ast.Call(func=ast.Attribute(attr="dumps"), args=[ast.Dict() as table, *_]):
-            return _text(table)
-        case ast.Dict(keys=keys):
-            names = [str(key.value) for key in keys if isinstance(key, ast.Constant)]
-            return "{" + ", ".join(f'"{name}": {_HOLE}' for name in names) + "}"
-    return _HOLE
+    return f"{_HOLE} {text}" if logs else text
 
 
 def printed_in_log(text: str, path: str) -> list[Printed]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.campaign.judging import MAX_INTERRUPTIONS
+from autoresearch.campaign.memory import resemblances
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import Progress, bring_forward
-from autoresearch.campaign.settle import incumbent_commit
+from autoresearch.campaign.settle import incumbent_commit, move_to_experiment
 from autoresearch.campaign.trials import (
     experiment_arguments,
     experiment_environment,
@@ -190,6 +191,8 @@ def _prepare_edit(
             incumbent=None if incumbent is None else incumbent.number, options=options,
         )  # fmt: skip
     experiment.lines_added, experiment.lines_deleted = oc.repo.line_counts(parent, commit)
+    if measured and open_experiment is None:
+        notes += resemblances(oc.ledger, oc.repo, experiment)
     return experiment, notes
 
 
@@ -307,12 +310,7 @@ def _record(oc: OpenCampaign, experiment: Experiment, *, again: bool) -> None:
         )  # fmt: skip
     else:
         oc.ledger.add_experiment(experiment)
-    oc.repo.set_ref(oc.ref("experiments", f"{experiment.number}.{experiment.attempt}"), experiment.commit)
-    head = oc.repo.head().commit
-    # A baseline may lie behind a HEAD at which the agent has committed its first idea already.
-    if head is None or not oc.repo.is_ancestor(experiment.commit, head):
-        oc.repo.set_branch(oc.branch, experiment.commit, head, f"experiment {experiment.number}")
-        oc.repo.unstage(oc.repo.changed_paths(head or experiment.parent, experiment.commit))
+    move_to_experiment(oc, experiment)
 
 
 def unchanged_own_files(oc: OpenCampaign) -> set[str]:

@@ -8,6 +8,7 @@ settles again and arrives at the same state.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from autoresearch.campaign.opened import OpenCampaign
@@ -35,20 +36,8 @@ def settle(oc: OpenCampaign) -> list[str]:
     told = []
     for number, commit in plan["discarded"].items():
         oc.repo.set_ref(oc.ref("discarded", number), commit)
-    source, target = plan["source"], plan["target"]
-    if source != target:
-        here = oc.repo.head().branch == oc.branch
-        if here:
-            told = return_files(oc, source, target)
-        tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
-        if tip is not None and tip not in (source, target) and oc.repo.is_ancestor(source, tip):
-            # The agent committed on top while the trial ran; its files were merged above, its commit stays at a ref.
-            oc.repo.set_ref(oc.ref("saved", tip[:12]), tip)
-            oc.repo.set_branch(oc.branch, target, tip, "back to the incumbent")
-        elif tip != target:
-            oc.repo.set_branch(oc.branch, target, source, "back to the incumbent")
-        if here:
-            oc.repo.unstage(differing_paths(oc, source, target))
+    if plan["source"] != plan["target"]:
+        told = _move_back(oc, plan["source"], plan["target"])
     if plan["keep"] is not None:
         kept = oc.ledger.experiment(oc.tag, plan["keep"])
         if kept is not None:
@@ -56,6 +45,50 @@ def settle(oc: OpenCampaign) -> list[str]:
     oc.campaign.pending = {}
     oc.ledger.update_campaign(oc.campaign, "pending")
     return told
+
+
+def _move_back(oc: OpenCampaign, source: str, target: str) -> list[str]:
+    """Branch and edited files from a decided experiment's commit to the incumbent's; may be repeated."""
+    told, way = [], [source, target]
+    tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
+    if tip is not None and tip not in way:
+        if oc.repo.is_ancestor(source, tip):
+            # The agent committed on top while the trial ran; its files are merged below, its commit stays at a ref.
+            oc.repo.set_ref(oc.ref("saved", tip[:12]), tip)
+        elif oc.repo.is_ancestor(tip, source) or oc.repo.is_ancestor(tip, target):
+            told = [f"branch {oc.branch} had been reset to {tip[:7]}; it is at {target[:7]}"]
+            way = [source, tip, target]  # a hard reset has gone the first part already
+        else:
+            raise _diverged(oc, tip, target)
+    here = oc.repo.head().branch == oc.branch
+    if here:
+        for old, new in pairwise(way):
+            told += return_files(oc, old, new)
+    if tip != target:
+        oc.repo.set_branch(oc.branch, target, tip, "back to the incumbent")
+    if here:
+        for old, new in pairwise(way):
+            oc.repo.unstage(differing_paths(oc, old, new))
+    return told
+
+
+def move_to_experiment(oc: OpenCampaign, experiment: Experiment) -> None:
+    """Put the branch on the commit of the open ``experiment``, then note at a ref that it is there; may be repeated.
+
+    So the ref tells a submission that was killed before it moved the branch from a branch that was reset.
+    """
+    tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
+    # A baseline may lie behind a tip at which the agent has committed its first idea already.
+    if tip is None or not oc.repo.is_ancestor(experiment.commit, tip):
+        oc.repo.set_branch(oc.branch, experiment.commit, tip, f"experiment {experiment.number}")
+    if oc.repo.head().branch == oc.branch:
+        before = {experiment.parent, tip or experiment.parent}
+        oc.repo.unstage([path for old in before for path in oc.repo.changed_paths(old, experiment.commit)])
+    oc.repo.set_ref(_attempt_ref(oc, experiment, experiment.attempt), experiment.commit)
+
+
+def _attempt_ref(oc: OpenCampaign, experiment: Experiment, attempt: int) -> str:
+    return oc.ref("experiments", f"{experiment.number}.{attempt}")
 
 
 def differing_paths(oc: OpenCampaign, old: str, new: str) -> list[str]:
@@ -129,6 +162,8 @@ def check_tip(oc: OpenCampaign) -> list[str]:
     expected = recorded_tip(oc)
     if expected is None:
         return []
+    if told := _finish_submission(oc):
+        return told
     tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
     if tip == expected:
         return []
@@ -138,12 +173,7 @@ def check_tip(oc: OpenCampaign) -> list[str]:
     if oc.repo.is_ancestor(expected, tip):
         return []
     if not oc.repo.is_ancestor(tip, expected):
-        raise NeedsHumanError(
-            f"Branch {oc.branch} is at {tip[:7]}, which neither leads to nor comes from {expected[:7]}, "
-            f"the commit that the ledger records.",
-            hint=f"git branch mine {tip[:7]} && git switch {oc.branch} && git reset --keep {expected[:7]}",
-            code="diverged_branch",
-        )
+        raise _diverged(oc, tip, expected)
     if oc.repo.head().branch == oc.branch:
         told = return_files(oc, tip, expected)
         oc.repo.set_branch(oc.branch, expected, tip, "the branch had been reset")
@@ -152,6 +182,30 @@ def check_tip(oc: OpenCampaign) -> list[str]:
         told = []
         oc.repo.set_branch(oc.branch, expected, tip, "the branch had been reset")
     return [f"branch {oc.branch} had been reset to {tip[:7]}; it is back at {expected[:7]}", *told]
+
+
+def _finish_submission(oc: OpenCampaign) -> list[str]:
+    """Move the branch to the open experiment if the command that recorded it was killed before it did."""
+    experiment = oc.ledger.open_experiment(oc.tag)
+    if experiment is None or oc.repo.commit_of(_attempt_ref(oc, experiment, experiment.attempt)):
+        return []
+    tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
+    starts = (f"{experiment.commit}^", _attempt_ref(oc, experiment, experiment.attempt - 1))
+    if tip not in (experiment.commit, *map(oc.repo.commit_of, starts)):
+        return []  # not where the command had left it
+    move_to_experiment(oc, experiment)
+    if tip == experiment.commit:
+        return []
+    return [f"the submission of experiment {experiment.number} was interrupted; {oc.branch} is at its commit now"]
+
+
+def _diverged(oc: OpenCampaign, tip: str, expected: str) -> NeedsHumanError:
+    return NeedsHumanError(
+        f"Branch {oc.branch} is at {tip[:7]}, which neither leads to nor comes from {expected[:7]}, "
+        f"the commit that the ledger records.",
+        hint=f"git branch mine {tip[:7]} && git switch {oc.branch} && git reset --keep {expected[:7]}",
+        code="diverged_branch",
+    )
 
 
 def recorded_tip(oc: OpenCampaign) -> str | None:

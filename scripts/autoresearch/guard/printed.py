@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from autoresearch.config import Config
+from autoresearch.guard.drawing import MAKERS, Drawing, is_text
 from autoresearch.guard.source import Source, text_of
 
-_PERCENT = re.compile(r"%(?:\(\w+\))?[-+ #0]*[\d*]*(?:\.[\d*]+)?[diouxXeEfFgGcrsa]")
-_BRACES = re.compile(r"\{[^{}]*\}")
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*(e[-+]?\d+)?|\.\d+|nan|inf)", re.IGNORECASE)
 _FORMS = ("0.{:06d}", "{}")  # a pattern may ask for decimals, or for a whole number
-_PADDING = {"ljust", "rjust", "center", "strip", "lstrip", "rstrip", "encode"}
-_MAKERS = {"format", "join", "dumps"}  # methods that return text
 _SHELLS = re.compile(r"os\.(system|popen|write|exec\w+|spawn\w+)|subprocess\.\w+")
 
 
@@ -43,7 +40,7 @@ def metric_lines(source: Source, config: Config) -> Iterator[Line]:
     """The places in ``source`` whose output the metric's pattern would read."""
     pattern = re.compile(config.metric.pattern, re.MULTILINE)
     calls = (node for node in source.all(ast.Call) if _may_print(node))
-    sums = (node for node in source.all(ast.BinOp) if _is_text(node))
+    sums = (node for node in source.all(ast.BinOp) if is_text(node))
     found: dict[ast.AST, ast.expr | None] = {}
     for node in (*calls, *source.all(ast.JoinedStr), *sums, *source.strings()):
         for value in _values_read(node, pattern):
@@ -57,7 +54,7 @@ def metric_lines(source: Source, config: Config) -> Iterator[Line]:
 
 def _may_print(call: ast.Call) -> bool:
     """Whether the call is given text, or makes some; all others are left out for speed."""
-    return getattr(call.func, "attr", "") in _MAKERS or any(map(_is_text, call.args))
+    return getattr(call.func, "attr", "") in MAKERS or any(map(is_text, call.args))
 
 
 def _goes_to_a_shell(source: Source, node: ast.AST) -> bool:
@@ -82,81 +79,31 @@ def metric_entries(source: Source, name: str) -> Iterator[Line]:
 
 def _values_read(node: ast.expr, pattern: re.Pattern[str]) -> Iterator[ast.expr | None]:
     for form in _FORMS:
-        drawing = _Drawing(form)
+        numbers = _Numbers(form)
+        drawing = Drawing(numbers.hole)
         text = drawing.call(node) if isinstance(node, ast.Call) else drawing.text(node)
         for match in pattern.finditer(text.replace("\r", "\n")):
-            if match[1] in drawing.values:
-                yield drawing.values[match[1]]
+            if match[1] in numbers.values:
+                yield numbers.values[match[1]]
             elif _NUMBER.fullmatch(match[1] or ""):
                 yield None
-        if not drawing.values:  # the other form would give the same text
+        if not numbers.values:  # the other form would give the same text
             return
 
 
 @dataclass
-class _Drawing:
-    """Renders an expression as text and remembers which number stands for which part of it."""
+class _Numbers:
+    """Puts a different number for every value, and remembers which stands for which."""
 
     form: str
     values: dict[str, ast.expr] = field(default_factory=dict)
 
     def hole(self, node: ast.expr) -> str:
+        if isinstance(node, ast.Constant):
+            return str(node.value)
         text = self.form.format(len(self.values) + 1)
         self.values[text] = node
         return text
-
-    def call(self, node: ast.Call) -> str:
-        """What the call would print, were it ``print`` or a logger."""
-        if getattr(node.func, "attr", "") in _MAKERS:
-            return self.text(node)
-        if len(node.args) > 1 and _PERCENT.search(text_of(node.args[0])):
-            return self.filled(_PERCENT, text_of(node.args[0]), node.args[1:])
-        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
-        text = (text_of(keywords.get("sep")) or " ").join(self.text(argument) for argument in node.args)
-        # print("name: ", end="") leaves the value to the next print.
-        return text + self.hole(node) if "end" in keywords and text.rstrip().endswith((":", "=")) else text
-
-    def text(self, node: ast.expr) -> str:
-        match node:
-            case ast.Constant(value=constant) | ast.FormattedValue(value=ast.Constant(value=constant)):
-                return str(constant)
-            case ast.JoinedStr(values=parts):
-                return "".join(self.text(part) for part in parts)
-            case ast.FormattedValue(value=value):
-                return self.hole(value)
-            case ast.BinOp(left=left, op=ast.Add(), right=right) if _is_text(left) or _is_text(right):
-                return self.text(left) + self.text(right)
-            case ast.BinOp(left=left, op=ast.Mod(), right=right) if _is_text(left):
-                return self.filled(_PERCENT, self.text(left), right.elts if isinstance(right, ast.Tuple) else [right])
-            case ast.Call(func=ast.Name(id="str" | "repr" | "format"), args=[value, *_]):
-                return self.text(value)
-            case ast.Call(func=ast.Attribute(value=value, attr="format"), args=parts) if _is_text(value):
-                return self.filled(_BRACES, self.text(value), [*parts, *(k.value for k in node.keywords)])
-            case ast.Call(func=ast.Attribute(value=value, attr="join"), args=[ast.List(elts=p) | ast.Tuple(elts=p)]):
-                return text_of(value).join(self.text(part) for part in p)
-            case ast.Call(func=ast.Attribute(attr="dumps"), args=[ast.Dict() as table, *_]):
-                return self.text(table)
-            case ast.Call(func=ast.Attribute(value=value, attr=method)) if method in _PADDING and _is_text(value):
-                return self.text(value)
-            case ast.Dict(keys=keys, values=values):
-                pairs = zip(keys, values, strict=True)
-                return "{" + ", ".join(f'"{text_of(key)}": {self.text(value)}' for key, value in pairs) + "}"
-        return self.hole(node)
-
-    def filled(self, fields: re.Pattern[str], text: str, parts: Sequence[ast.expr]) -> str:
-        left = list(parts)
-        return fields.sub(lambda _: self.text(left.pop(0)) if left else "", text)
-
-
-def _is_text(node: ast.expr) -> bool:
-    match node:
-        case ast.Constant(value=str() | bytes()) | ast.JoinedStr() | ast.Call(func=ast.Name(id="str" | "repr")):
-            return True
-        case ast.BinOp(left=left, op=ast.Add() | ast.Mod()):
-            return _is_text(left)
-        case ast.Call(func=ast.Attribute(value=value)):
-            return _is_text(value)
-    return False
 
 
 def _unit(source: Source, node: ast.AST) -> ast.AST:

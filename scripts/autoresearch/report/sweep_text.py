@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Self
 from autoresearch.output import one_line, say
 
 if TYPE_CHECKING:
-    from autoresearch.campaign.sweep import PointResult, Sweep
+    from autoresearch.campaign.sweep import Sweep
+    from autoresearch.campaign.sweep_point import PointResult
 
 TABLE_WIDTH = 60
 
@@ -18,7 +19,7 @@ TABLE_WIDTH = 60
 class Watcher:
     """Tells stderr how far a sweep is: a bar on a terminal, a line for each point elsewhere."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int | None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -54,11 +55,12 @@ class Watcher:
             self._measured_s += time.monotonic() - self._started
             self._measured += 1
         self._bar.update(self._task, completed=self._done)
-        self._say(f"[{self._done}/{self._total}] {_outcome(point)}{self._left()}")
+        of_all = "" if self._total is None else f"/{self._total}"
+        self._say(f"[{self._done}{of_all}] {_outcome(point)}{self._left()}")
 
     def _left(self) -> str:
         """The time that the points left will take, at the mean of those measured."""
-        points = self._total - self._done
+        points = 0 if self._total is None else self._total - self._done
         if not self._measured or not points:
             return ""
         seconds = points * self._measured_s / self._measured

@@ -1,0 +1,1 @@
+"""The night: coding agents in tmux, watched, started again and kept at work."""

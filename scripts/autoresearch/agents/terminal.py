@@ -1,0 +1,314 @@
+"""The tmux session of a night: start programs in its windows, see their screens, press keys.
+
+One session has two windows, ``agent`` and ``monitor``. They are known by options that we set on
+them, so a user may rename, move, split and watch them; what carries no such option is never touched.
+tmux may vanish at any moment, and then every question here is answered with None or False.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from uuid import uuid4
+
+from autoresearch.agents.spawn import Handover
+from autoresearch.errors import AgentError, MachineError, UsageError
+
+if TYPE_CHECKING:
+    from libtmux.common import tmux_cmd
+
+    from autoresearch.agents.screen import Screen
+
+LEAST_TMUX = (3, 2)  # options of panes, `copy-mode -q`
+SESSION_MARK = "@autoresearch"
+ROLE_MARK = "@autoresearch_role"
+HISTORY_LINES = 50_000
+START_PATIENCE_S = 30.0  # a cold interpreter on a busy machine
+NAME = re.compile(r"\w[\w-]{0,99}")  # tmux takes dots and colons for parts of a target, and renames silently
+SOCKET = re.compile(r"[\w.-]{1,60}")  # a file's name; a socket's whole path may have 107 bytes
+# Typed text is pasted: an escape in it could end the paste, and a control key would act.
+NOT_TYPABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+FIELDS = ("pane_id", "pane_dead", "pane_pid", "pane_dead_status", "pane_dead_signal", "pane_current_command")
+
+Role = Literal["agent", "monitor"]
+
+
+class Pane(NamedTuple):
+    """What tmux says about one of our panes; ``pid`` outlives the process if ``dead``."""
+
+    id: str
+    dead: bool
+    pid: int
+    exit_status: str
+    command: str
+
+
+class Terminal:
+    """The session ``session`` on the tmux server of ``socket`` (tmux's own default without), there or not."""
+
+    def __init__(self, session: str, *, socket: str | None = None, config_file: Path | None = None) -> None:
+        """``config_file`` is read instead of the user's if this starts the tmux server.
+
+        Raises UsageError for names that tmux would change or misunderstand.
+        """
+        from libtmux import Server
+
+        if not NAME.fullmatch(session):
+            raise UsageError(
+                f"{session!r} can't be the name of a tmux session; expected letters, digits, - and _.",
+                hint="python scripts/launch_tmux.py --session night1",
+            )
+        if socket is not None and not SOCKET.fullmatch(socket):
+            raise UsageError(f"{socket!r} can't be the name of a tmux socket; expected letters, digits, ., - and _.")
+        self.session = session
+        self.socket = socket
+        # By name, not by $TMUX: whoever asks later, and from wherever, must come to the same server.
+        self._server = Server(socket_name=socket or "default", config_file=str(config_file) if config_file else None)
+
+    # --- the session ---------------------------------------------------------------------------
+
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, width: int = 200, height: int = 50
+    ) -> None:
+        """Make the session and run ``argv`` in its agent window.
+
+        ``env`` is the program's whole environment, but for what tells of other terminals and of an enclosing agent.
+        The window stays when the program ends, and keeps its size whoever looks on: the screen is
+        read by a program, which must not depend on a person's terminal.
+        Raises AgentError if the session exists, whoever's it is, or tmux refuses.
+        """
+        require_tmux()
+        self._refuse_existing()
+        of_session = ("set-option", "-q", "-t", f"={self.session}:")
+        with Handover() as handover:
+            # A pane's history is bounded when the pane is made, so the session needs its options before.
+            self._must(
+                ("new-session", "-d", "-s", self.session, "-x", str(width), "-y", str(height), "sleep", "60"),
+                (*of_session, SESSION_MARK, self.session),
+                (*of_session, "destroy-unattached", "off"),
+                (*of_session, "history-limit", str(HISTORY_LINES)),
+                (*of_session, "default-size", f"{width}x{height}"),
+                ("new-window", "-k", "-t", f"={self.session}:^", "-n", "agent", *handover.command),
+                *self._window_options("agent", width, height),
+            )
+            try:
+                self._give(handover, argv, env, cwd)
+            except AgentError:
+                self.kill()  # it would be in the way of the next try
+                raise
+
+    def respawn(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+        """Run the next program in the agent window, in place of whatever is there, with the history kept.
+
+        Only what had not yet scrolled off the screen is lost; ``look`` before if it matters.
+        Raises AgentError if the session or the window has gone.
+        """
+        self._replace("agent", argv, env, cwd)
+
+    def open_monitor(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+        """Run ``argv`` in the monitor window, which is made if it isn't there; the agent's stays in front."""
+        if self._pane("monitor"):
+            self._replace("monitor", argv, env, cwd)
+            return
+        size = self._ask(("display-message", "-p", "-t", self._agent().id, "#{window_width} #{window_height}"))
+        width, height = (size[0] if size else "200 50").split()
+        with Handover() as handover:
+            # Put behind the agent's window, which stays the current one; -P: the options that follow need its name.
+            made = self._must(
+                ("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", f"={self.session}:", "-n", "monitor",
+                 *handover.command),
+            )  # fmt: skip
+            self._must(*self._window_options("monitor", int(width), int(height), made[0]))
+            self._give(handover, argv, env, cwd)
+
+    def exists(self) -> bool:
+        """Whether the session is there and ours."""
+        return bool(self._mark())
+
+    def kill(self) -> bool:
+        """End the session, whose programs are told by SIGHUP; False if there was none of ours."""
+        return self.exists() and self._ask(("kill-session", "-t", f"={self.session}")) is not None
+
+    # --- the agent's window --------------------------------------------------------------------
+
+    def look(self) -> Screen | None:
+        """The agent's screen at this moment; None if window, session or server has gone.
+
+        ``lines`` are without the empty ones at the end; a scrolled-back view of a person changes nothing.
+        """
+        from autoresearch.agents.screen import Screen
+
+        pane = self._pane("agent")
+        if pane and pane.dead and not pane.exit_status:
+            # tmux 3.3 can miss the end of a child, and collects it when another of its children ends.
+            self._ask(("run-shell", "true"))
+            pane = self._pane("agent")
+        if pane is None:
+            return None
+        first = "-1" if pane.dead else "0"  # tmux scrolls by a line to write that the pane is dead
+        # One call, so that title and lines belong together.
+        shown = self._ask(
+            ("display-message", "-p", "-t", pane.id, "#{pane_title}"),
+            ("capture-pane", "-p", "-t", pane.id, "-S", first),
+        )
+        if shown is None:
+            return None
+        title, *lines = shown or [""]
+        return Screen(lines=lines, title=title, dead=pane.dead, exit_status=pane.exit_status, command=pane.command)
+
+    def pid(self) -> int | None:
+        """The process that the agent window runs; None if it has ended."""
+        pane = self._pane("agent")
+        return None if pane is None or pane.dead else pane.pid
+
+    def press(self, *keys: str) -> bool:
+        """Press ``keys``, by tmux's names (``Enter``, ``Down``, ``C-c``, ``2``); False if nobody is there."""
+        pane = self._pane("agent")
+        if pane is None or pane.dead:
+            return False
+        # Whoever scrolled back and went to bed left the pane in a mode that takes the keys for its own.
+        leave_mode = ("copy-mode", "-q", "-t", pane.id)
+        return self._ask(leave_mode, ("send-keys", "-t", pane.id, "--", *keys)) is not None
+
+    def enter(self) -> bool:
+        return self.press("Enter")
+
+    def type_line(self, text: str) -> bool:
+        """Put ``text`` where the cursor is, as one paste and without Enter; False if nobody is there.
+
+        Every character arrives but control characters, which are left out, save tab and newline.
+        What a client makes of a tab is its own affair.
+        """
+        pane = self._pane("agent")
+        if pane is None or pane.dead:
+            return False
+        buffer = f"autoresearch-{uuid4().hex}"
+        with tempfile.NamedTemporaryFile(prefix="autoresearch-") as file:  # 0600; commands have a limit of 16 KB
+            file.write(NOT_TYPABLE.sub("", text).encode("utf-8", "replace"))
+            file.flush()
+            loaded = self._ask(("load-buffer", "-b", buffer, file.name))
+        # -p: the program learns that this is a paste, if it asked to be told; -d: the buffer goes with it.
+        return loaded is not None and self._ask(("paste-buffer", "-p", "-d", "-b", buffer, "-t", pane.id)) is not None
+
+    # --- talking to tmux -----------------------------------------------------------------------
+
+    def _refuse_existing(self) -> None:
+        mark = self._mark()
+        if mark is None:
+            return
+        if not mark:
+            raise AgentError(
+                f"tmux has a session {self.session!r} that isn't of autoresearch's making; it is left alone.",
+                hint=f"Take another name: python scripts/launch_tmux.py --session {self.session}-night",
+                code="session_taken",
+            )
+        raise AgentError(
+            f"the tmux session {self.session!r} runs already.",
+            hint=f"python scripts/launch_tmux.py --session {self.session} --status",
+            code="session_exists",
+        )
+
+    def _mark(self) -> str | None:
+        """What marks the session as ours; "" if it isn't, None if there is no session."""
+        found = self._ask(
+            ("has-session", "-t", f"={self.session}"),
+            ("display-message", "-p", "-t", f"={self.session}:", f"#{{{SESSION_MARK}}}"),
+        )
+        return None if found is None else "".join(found)
+
+    def _pane(self, role: Role) -> Pane | None:
+        wanted = "\t".join(f"#{{{name}}}" for name in (ROLE_MARK, *FIELDS))
+        for line in self._ask(("list-panes", "-s", "-t", f"={self.session}:", "-F", wanted)) or []:
+            found, pane_id, dead, pid, status, number, command = line.split("\t")
+            if found == role:
+                return Pane(pane_id, dead == "1", int(pid), status or (number and f"signal {number}"), command)
+        return None
+
+    def _agent(self) -> Pane:
+        pane = self._pane("agent")
+        if pane is None:
+            raise AgentError(
+                f"the tmux session {self.session!r} or its agent window has gone.",
+                hint=f"python scripts/launch_tmux.py --session {self.session} --resume",
+                code="session_gone",
+            )
+        return pane
+
+    def _replace(self, role: Role, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        pane = (role == "monitor" and self._pane(role)) or self._agent()
+        with Handover() as handover:
+            self._must(("respawn-pane", "-k", "-t", pane.id, *handover.command))
+            self._give(handover, argv, env, cwd)
+
+    def _window_options(self, role: Role, width: int, height: int, pane: str = "") -> list[tuple[str, ...]]:
+        target = pane or f"={self.session}:^"
+        of_window = ("set-option", "-q", "-w", "-t", target)
+        return [
+            ("set-option", "-p", "-t", target, ROLE_MARK, role),
+            (*of_window, "remain-on-exit", "on"),
+            (*of_window, "automatic-rename", "off"),
+            (*of_window, "allow-rename", "off"),
+            (*of_window, "allow-set-title", "on"),  # the client tells its state by the title; new in 3.5
+            # Also keeps it so, whoever attaches: from now on the window's size is manual.
+            ("resize-window", "-t", target, "-x", str(width), "-y", str(height)),
+        ]
+
+    def _give(self, handover: Handover, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        try:
+            handover.give(argv, env, cwd, patience_s=START_PATIENCE_S)
+        except OSError as error:
+            raise AgentError(
+                f"{argv[0]} did not start in tmux session {self.session!r}: {error}.",
+                hint=f"python scripts/launch_tmux.py --session {self.session} --status",
+                code="not_started",
+            ) from error
+
+    def _ask(self, *commands: tuple[str, ...]) -> list[str] | None:
+        """The lines that tmux prints for ``commands``; None if it refuses one of them or isn't there."""
+        done = self._run(commands)
+        return None if done.returncode else done.stdout
+
+    def _must(self, *commands: tuple[str, ...]) -> list[str]:
+        done = self._run(commands)
+        if done.returncode:
+            said = " ".join(done.stderr) or f"exit code {done.returncode}"
+            raise AgentError(f"tmux refused for session {self.session!r}: {said}.", code="tmux")
+        return done.stdout
+
+    def _run(self, commands: Sequence[tuple[str, ...]]) -> tmux_cmd:
+        """Run ``commands`` in one go, as one client of tmux.
+
+        -u: without it the screen comes in ASCII wherever the caller's locale is not UTF-8, as under cron.
+        """
+        words: list[str] = []
+        for command in commands:
+            words += [";"] if words else []
+            words += [re.sub(r";\Z", r"\\;", word) for word in command]
+        from libtmux.exc import TmuxCommandNotFound
+
+        try:
+            return self._server.cmd("-u", *words)
+        except TmuxCommandNotFound:
+            raise no_tmux() from None
+
+
+def require_tmux() -> None:
+    """Raise MachineError unless tmux is here and new enough."""
+    from libtmux.common import tmux_cmd
+    from libtmux.exc import TmuxCommandNotFound
+
+    least = ".".join(map(str, LEAST_TMUX))
+    try:
+        said = " ".join(tmux_cmd("-V").stdout)
+    except TmuxCommandNotFound:
+        raise no_tmux() from None
+    found = re.search(r"(\d+)\.(\d+)", said)  # "tmux 3.3a", "tmux next-3.6", "tmux master"
+    if found and (int(found[1]), int(found[2])) < LEAST_TMUX:
+        raise MachineError(f"tmux is too old: {said}; expected {least} or newer.", hint="Install a newer tmux.")
+
+
+def no_tmux() -> MachineError:
+    return MachineError("tmux is not installed, or not on PATH.", hint="apt install tmux, or brew install tmux")

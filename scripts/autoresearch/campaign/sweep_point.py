@@ -1,0 +1,229 @@
+"""One point of a sweep: written into the incumbent's files, run as an experiment, decided."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from autoresearch.campaign.decide import log_result
+from autoresearch.campaign.opened import OpenCampaign, open_campaign
+from autoresearch.campaign.points import SWEEP, Axis, Kind, Point, describe, locate, replace
+from autoresearch.campaign.progress import bring_forward, wait_for_trial
+from autoresearch.campaign.run import Request, submit
+from autoresearch.campaign.settle import incumbent_commit
+from autoresearch.campaign.trials import experiment_arguments, experiment_environment
+from autoresearch.errors import AutoresearchError, RefusedError
+from autoresearch.guard import in_scope
+from autoresearch.ledger import Experiment, State, completed
+from autoresearch.trial import write_json
+
+FAMILY = "sweep"
+INTERRUPTED = "the sweep was interrupted"
+EDIT_FILE = "sweep-edit.json"  # what a sweep wrote into the work tree, to know it again after a kill
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointResult:
+    """What became of a point. ``skipped`` says why it was not run now; "" if it was."""
+
+    values: dict[str, str]
+    description: str
+    number: int | None = None
+    status: str = ""
+    metric: float | None = None
+    verdict: str = ""
+    skipped: str = ""
+
+    @classmethod
+    def of(cls, values: dict[str, str], description: str, experiment: Experiment, *, skipped: str = "") -> PointResult:
+        """What ``experiment`` says of a point."""
+        return cls(
+            values=values, description=description, number=experiment.number, status=str(experiment.status or ""),
+            metric=experiment.metric, verdict=experiment.verdict, skipped=skipped,
+        )  # fmt: skip
+
+
+class Listener(Protocol):
+    """Who hears how a sweep goes; ``tick`` is called many times a second while a trial runs."""
+
+    def begin(self, description: str) -> None: ...
+
+    def tell(self, point: PointResult) -> None: ...
+
+    def tick(self) -> None: ...
+
+
+def try_point(
+    project: Path, tag: str, axes: Sequence[Axis], point: Point, listener: Listener, *, by: str = SWEEP
+) -> PointResult:
+    """Run one point to its decision, unless it was tried or is what the incumbent has.
+
+    Its experiment is described as ``by``'s, see ``describe``.
+    """
+    description, values = describe(axes, point, by), values_of(axes, point)
+    with open_campaign(project, tag) as oc:
+        bring_forward(oc)
+        texts = _texts(oc, axes, point)
+        arguments, environment = _options(axes, point, Kind.ARG), _options(axes, point, Kind.ENV)
+        seeds = None
+        before = _earlier(oc, axes, point, description)
+        if before is not None and INTERRUPTED not in before.reason:
+            return PointResult.of(values, description, before, skipped="tried already")
+        if before is not None:
+            seeds = min(len(completed(oc.ledger.trials(tag, before.number))) + 1, oc.config.keep.max_seeds)
+        incumbent = oc.ledger.incumbent(tag)
+        assert incumbent is not None, "the baseline is measured"
+        if _is_incumbent(oc, incumbent, texts, arguments, environment):
+            return PointResult.of(values, description, incumbent, skipped="the incumbent's own values")
+        listener.begin(description)
+        request = Request(
+            description=description, family=FAMILY, seeds=seeds, arguments=arguments, environment=environment
+        )
+        _write(oc, texts)
+        try:
+            number = submit(oc, request).experiment.number
+        except AutoresearchError as error:
+            oc.repo.restore(incumbent_commit(oc), list(texts))
+            if isinstance(error, RefusedError) and error.code in ("no_change", "tried_already"):
+                return PointResult(values=values, description=description, skipped=error.message)
+            raise
+    wait_for_trial(project, tag, math.inf, number=number, on_tick=listener.tick)
+    with open_campaign(project, tag) as oc:
+        bring_forward(oc)
+        log_result(oc, "auto")
+        decided = oc.ledger.experiment(tag, number)
+        assert decided is not None, "an experiment is never deleted"
+        return PointResult.of(values, description, decided)
+
+
+# ---- what a point is in files, arguments and environment
+
+
+def values_of(axes: Sequence[Axis], point: Point) -> dict[str, str]:
+    """``{label: value}``."""
+    return {axis.label: value for axis, value in zip(axes, point, strict=True)}
+
+
+def _options(axes: Sequence[Axis], point: Point, kind: Kind) -> dict[str, str]:
+    return {axis.name: value for axis, value in zip(axes, point, strict=True) if axis.kind is kind}
+
+
+def edited_sources(oc: OpenCampaign, commit: str) -> dict[str, str]:
+    """The Python files within ``edit`` in ``commit``, text by path."""
+    paths = [path for path in oc.repo.files(commit) if path.endswith(".py") and in_scope(path, oc.config.edit)]
+    return {path: oc.repo.text(commit, path) or "" for path in paths}
+
+
+def homes_of(oc: OpenCampaign, axes: Sequence[Axis]) -> dict[str, str]:
+    """``{constant: its file}`` in the incumbent's code; ``UsageError`` where there is none, or no such value."""
+    swept = [axis for axis in axes if axis.kind is Kind.SET]
+    sources = edited_sources(oc, incumbent_commit(oc)) if swept else {}
+    return {axis.name: locate(axis, sources) for axis in swept}
+
+
+def _texts(oc: OpenCampaign, axes: Sequence[Axis], point: Point) -> dict[str, str]:
+    """The files of the incumbent that define swept constants, with the point's values in them."""
+    homes, values = homes_of(oc, axes), _options(axes, point, Kind.SET)
+    commit = incumbent_commit(oc)
+    return {
+        path: replace(oc.repo.text(commit, path) or "", {name: values[name] for name in values if homes[name] == path})
+        for path in sorted(set(homes.values()))
+    }
+
+
+def _earlier(oc: OpenCampaign, axes: Sequence[Axis], point: Point, description: str) -> Experiment | None:
+    """The last decided experiment of this epoch that was this point on today's incumbent."""
+    for experiment in reversed(oc.ledger.experiments(oc.tag)):
+        if experiment.epoch != oc.campaign.epoch or experiment.description != description:
+            continue
+        if experiment.state is State.DECIDED and is_point(oc, experiment, axes, point):
+            return experiment
+    return None
+
+
+def is_point(oc: OpenCampaign, experiment: Experiment, axes: Sequence[Axis], point: Point) -> bool:
+    """Whether ``experiment`` is today's incumbent with the point's values, and nothing else."""
+    texts = _texts(oc, axes, point)
+    others = set(oc.repo.changed_paths(incumbent_commit(oc), experiment.commit)) - set(texts)
+    return not others and all(oc.repo.text(experiment.commit, path) == text for path, text in texts.items())
+
+
+def _is_incumbent(
+    oc: OpenCampaign,
+    incumbent: Experiment,
+    texts: Mapping[str, str],
+    arguments: Mapping[str, str],
+    environment: Mapping[str, str],
+) -> bool:
+    return (
+        all(oc.repo.text(incumbent.commit, path) == text for path, text in texts.items())
+        and arguments.items() <= experiment_arguments(incumbent).items()
+        and environment.items() <= experiment_environment(incumbent).items()
+    )
+
+
+# ---- the work tree
+
+
+def _mark(text: bytes) -> str:
+    return hashlib.sha256(text).hexdigest()
+
+
+def _write(oc: OpenCampaign, texts: Mapping[str, str]) -> None:
+    """Put a point's files into the work tree, having first noted what they are."""
+    data = {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}
+    write_json(oc.folder / EDIT_FILE, {path: _mark(text) for path, text in data.items()})
+    for path, text in data.items():
+        (oc.repo.project / path).write_bytes(text)
+
+
+def _own_edits(oc: OpenCampaign, paths: Sequence[str]) -> set[str]:
+    """Those of ``paths`` that lie in the work tree as a sweep wrote them."""
+    try:
+        marks = json.loads((oc.folder / EDIT_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return set()
+    files = {path: oc.repo.project / path for path in paths}
+    return {path for path, file in files.items() if file.is_file() and marks.get(path) == _mark(file.read_bytes())}
+
+
+def refuse_foreign(oc: OpenCampaign) -> None:
+    """Refuse where the user's or an agent's work is under way: their edit, their open experiment."""
+    experiment = oc.ledger.open_experiment(oc.tag)
+    if experiment is not None and experiment.family != FAMILY and not experiment.is_baseline:
+        raise RefusedError(
+            f"Experiment {experiment.number} ({experiment.description}) is open.",
+            hint="python scripts/status.py --wait 540, then python scripts/log_result.py",
+            code="not_logged",
+        )
+    refuse_edits(oc, incumbent_commit(oc) if experiment is None else experiment.commit)
+
+
+def _edited(oc: OpenCampaign, commit: str) -> list[str]:
+    return [change.path for change in oc.repo.changes(commit) if in_scope(change.path, oc.config.edit)]
+
+
+def refuse_edits(oc: OpenCampaign, commit: str) -> None:
+    """Refuse edits that no sweep made."""
+    paths = _edited(oc, commit)
+    foreign = sorted(set(paths) - _own_edits(oc, paths))
+    if foreign:
+        raise RefusedError(
+            f"{', '.join(foreign)} has edits that are not the incumbent's; a sweep would mix with them.",
+            hint='Run them first: python scripts/run_experiment.py -d "the idea" '
+            f"(or drop them: git restore -- {' '.join(foreign)})",
+            code="uncommitted_edits",
+        )
+
+
+def clear_work_tree(oc: OpenCampaign) -> None:
+    """Take back what a sweep wrote and did not submit."""
+    commit = incumbent_commit(oc)
+    own = _own_edits(oc, _edited(oc, commit))
+    if own:
+        oc.repo.restore(commit, sorted(own))
