@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import random
 import statistics
 import subprocess
@@ -18,6 +19,9 @@ SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 NOT_COMMANDS = {"demo"}  # tells a story of minutes, without flags
 FAMILIES = ("optimizer", "schedule", "architecture", "data", "regularization", "")
 SIGMA = 0.002  # of the synthetic metric
+MOST_REPORT_MB = 8.0
+MOST_WATCH_SHARE = 0.02  # of one processor, for status.py --watch
+LOOKS = 20
 
 sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
 
@@ -45,7 +49,9 @@ def main() -> int:
             f"{arguments.experiments} experiments, a ledger of {size_mib:.0f} MiB "
             f"(written in {time.perf_counter() - started:.0f} s); median of {arguments.repeats}\n"
         )
-        return report(cases(project, arguments.experiments), arguments.repeats, project)
+        missed = report(cases(project, arguments.experiments), arguments.repeats, project)
+        missed = max(missed, watch_share(project))
+        return max(missed, report_size(report_of(project)))
 
 
 def build(project: Path, experiments: int, curve_points: int) -> float:
@@ -96,6 +102,42 @@ def cases(project: Path, experiments: int) -> Iterator[Case]:
         command = [sys.executable, str(script), "--project", str(project)]
         yield Case(f"{script.name} at {experiments}", command, target_s)
         yield Case(f"{script.name} --json at {experiments}", [*command, "--json"], target_s)
+        if name == "summarize":
+            yield Case(f"{script.name} --chart at {experiments}", [*command, "--chart"], 5.0)
+    for flag, path in (("--plot", project.parent / "progress.png"), ("--html", report_of(project))):
+        command = [sys.executable, str(ROOT / "scripts" / "summarize.py"), "--project", str(project), flag, str(path)]
+        yield Case(f"summarize.py {flag} at {experiments}", command, 5.0)
+
+
+def report_of(project: Path) -> Path:
+    """Where the HTML report of the benchmark's campaign is written."""
+    return project.parent / "report.html"
+
+
+def watch_share(project: Path) -> int:
+    """Print which share of a processor the live view takes; returns 1 if it is more than it may be."""
+    from rich.console import Console
+
+    from autoresearch.report.live import Observer
+    from autoresearch.report.watch import INTERVAL_S, view
+
+    observer, console = Observer(project, None), Console(file=io.StringIO(), width=100, height=40, force_terminal=True)
+    observer.look()
+    before = time.process_time()
+    for _ in range(LOOKS):
+        console.print(view(observer.look(), console))
+    share = (time.process_time() - before) / LOOKS / INTERVAL_S
+    over = share >= MOST_WATCH_SHARE
+    print(f"{'status.py --watch':<36}{share:>8.1%}{MOST_WATCH_SHARE:>17.0%}" + "  missed" * over)
+    return int(over)
+
+
+def report_size(page: Path) -> int:
+    """Print how large the HTML report is; returns 1 if it is larger than it may be."""
+    size_mb = page.stat().st_size / 1e6
+    over = size_mb >= MOST_REPORT_MB
+    print(f"{f'{page.name}, MB':<36}{size_mb:>9.2f}{MOST_REPORT_MB:>16.1f}" + "  too large" * over)
+    return int(over)
 
 
 def report(cases: Iterable[Case], repeats: int, folder: Path) -> int:

@@ -1,7 +1,7 @@
 """A campaign written through the real ledger and the real keep rule, without running any training.
 
 The clock is the builder's own: a trial lasts ``trial_s`` seconds and an experiment starts when the one
-before it was decided. ``make_repository`` gives the commits that the rows point at.
+before it was decided, or later if ``at`` lets time pass. ``make_repository`` gives the commits that the rows point at.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ class LedgerBuilder:
     ) -> None:
         self.ledger, self.commits, self.tag = ledger, commits, tag
         self.trial_s = trial_s
+        self.device = "cpu"  # of the trials to come
         self.curve = tuple((at / curve_points, 3.0 - at / curve_points) for at in range(curve_points))
+        self.peak_mem_mib = PEAK_MEM_MIB
+        self.watched: dict[str, float] = {}
         self.clock = START
         self.settings = RuleSettings(direction=direction)
         self.rule: KeepRule | None = None
@@ -159,9 +162,10 @@ class LedgerBuilder:
                 duration_s=self.trial_s,
                 started_at=started,
                 ended_at=ended,
-                peak_mem_mib=PEAK_MEM_MIB,
+                peak_mem_mib=self.peak_mem_mib,
+                watched=self.watched,
                 curve=self.curve,
-                device="cpu",
+                device=self.device,
             )
             self.ledger.end_trial(trial, result)
         return trial
@@ -220,7 +224,7 @@ class LedgerBuilder:
         experiment.status, experiment.state, experiment.decided_at = status, State.DECIDED, self.at()
         experiment.judgement = judgement
         experiment.metric = fmean(runs.values()) if runs else None
-        experiment.peak_mem_mib = PEAK_MEM_MIB if runs else None
+        experiment.peak_mem_mib = self.peak_mem_mib if runs else None
         experiment.rule = None if self.rule is None else self.rule.to_json()
         changed = (
             "status",

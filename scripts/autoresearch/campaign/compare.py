@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from autoresearch.campaign.notices import tell_claim
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward
 from autoresearch.campaign.run import check_head
@@ -24,6 +25,7 @@ from autoresearch.verdict.claim import LEAST_SEEDS, Claim, Contribution, compare
 
 FIRST_CLAIM_SEED = 1001  # far from the loop's small seeds, so that a reader sees which trials are a claim's
 MAX_SEEDS = 100
+PAST_COMPARISONS = 50  # kept for reports: a look at some idea must not hide what was claimed of the best
 Tell = Callable[[str], None]
 
 
@@ -119,6 +121,7 @@ def compare(
         }  # fmt: skip
         oc.ledger.update_campaign(oc.campaign, "claim")
         oc.tell("claim", f"{found.b} against {found.a}: {claim.reason}")
+        tell_claim(oc, found.a, found.b, claim.word, claim.reason)
     return found
 
 
@@ -200,7 +203,10 @@ def _plan(oc: OpenCampaign, arms: Sequence[Arm], seeds: int) -> list[int]:
     used = [trial.seed for trial in oc.ledger.trials(oc.tag)]
     first = max([FIRST_CLAIM_SEED - 1, *used]) + 1
     plan = list(range(first, first + seeds))
-    oc.campaign.claim = {"a": arms[0].name, "b": arms[1].name, "arms": commits, "seeds": plan}
+    past = begun.get("past", [])
+    if "word" in begun:
+        past = [*past, {key: value for key, value in begun.items() if key != "past"}][-PAST_COMPARISONS:]
+    oc.campaign.claim = {"a": arms[0].name, "b": arms[1].name, "arms": commits, "seeds": plan, "past": past}
     oc.ledger.update_campaign(oc.campaign, "claim")
     return plan
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoresearch.campaign.compare import Comparison
 from autoresearch.output import one_line
-from autoresearch.report.text import number, signed
+from autoresearch.report.format import number, signed
 
 
 def render_comparison(found: Comparison) -> str:

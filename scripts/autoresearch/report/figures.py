@@ -82,7 +82,10 @@ class Judged:
 
     number: int
     epoch: int
+    status: str  # keep | discard | crash; "open" before the decision
+    incumbent: int | None  # the experiment it was compared with
     commit: str
+    parent: str  # the commit it was made on
     family: str
     description: str
     verdict: str
@@ -91,9 +94,11 @@ class Judged:
     gain_low: float | None
     gain_high: float | None
     z: float | None
+    z_needed: float | None  # what would have kept it after these trials
     trials: int
     lines_added: int
     lines_deleted: int
+    constraint: str  # the constraint it broke, with its numbers; "" if none
     undone: str  # why the keep was taken back; "" if it stands
 
 
@@ -112,11 +117,23 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeTime:
-    """Ended trials of one outcome and the seconds they ran."""
+    """Ended trials of one outcome and the seconds they ran; ``gpu_s``: times the GPUs that each one held."""
 
     outcome: str
     trials: int
     wall_s: float
+    gpu_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """How well the night was used. ``busy_s``: seconds in which at least one trial ran, of ``elapsed_s``."""
+
+    trials: int  # ended ones, those of claims and re-tests too
+    trial_s: float  # their sum
+    gpu_s: float  # of those on GPUs; trials on the CPU count as none
+    busy_s: float
+    busy_share: float | None  # the rest is the agent's thinking and nobody's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +150,93 @@ class Family:
     best_gain: float | None  # of the kept ones
     trials: int
     wall_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The keeps that stand, each measured on top of those before it; so every pair of them was tried together."""
+
+    keeps: int
+    pairs: int
+    gains_sum: float  # of what each one gained when it was kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablation:
+    """A kept change and what it adds to the best, from the last ``compare.py --ablate``, on fresh seeds.
+
+    ``interaction`` is that less its gain when it was kept: below zero, changes kept after it do part of its work.
+    """
+
+    number: int
+    description: str
+    gain_when_kept: float | None
+    gain: float
+    gain_low: float | None
+    gain_high: float | None
+    seeds: int
+    interaction: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retried:
+    """One idea, in the same words, measured against several incumbents."""
+
+    description: str
+    tries: list[Judged]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fruitless:
+    """An idea that was tried several times, numbers in its wording aside, and never kept."""
+
+    idea: str  # as it was worded last
+    tries: int
+    crashed: int
+    numbers: list[int]
+    best_gain: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptValue:
+    """A value of a swept parameter; ``metric`` is the mean over the points that had it, None if all failed."""
+
+    value: str
+    points: int
+    metric: float | None
+    kept: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweptAxis:
+    """A swept parameter with its values, the best first; ``effect``: what the best is better than the worst by."""
+
+    name: str
+    values: list[SweptValue]
+    effect: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discoveries:
+    """What the campaign has found out. Gains and losses are those whose 95 % interval excludes zero."""
+
+    gains: list[Judged]  # the surest large ones first: by the end of the interval that is nearer to zero
+    losses: list[Judged]
+    stack: Stack
+    ablations: list[Ablation]  # the smallest contribution first
+    retried: list[Retried]
+    sweeps: list[SweptAxis]
+    fruitless: list[Fruitless]
+    hopeless: list[Family]  # families that were tried often and gave neither a keep nor a near miss
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What the agent noted down with an experiment."""
+
+    number: int
+    status: str
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,21 +267,32 @@ class Summary:
     last_at: str | None  # the last thing that happened to an experiment or a trial
     elapsed_s: float
     experiments_per_h: float | None  # decided ones over the time elapsed
+    throughput: Throughput
     experiments: Counts
     baseline: Measured | None
     incumbent: Measured | None
     credit: Credit | None
     noise: Noise | None
-    claim: dict[str, Any] | None  # the last comparison on fresh seeds: a, b, word, reason, gain and its interval
+    # The last comparison of the best with the baseline on fresh seeds, else of any two commits:
+    # a, b, arms, seeds, word, reason, gain, gain_low, gain_high.
+    claim: dict[str, Any] | None
     record: Record | None
     kept: list[Judged]  # with those taken back, without baselines
     near_misses: list[Judged]  # inconclusive discards that looked better, the best z first
     inconclusive: int  # all discards without a verdict
+    constraint_limited: list[Judged]  # looked better, refused by a constraint; the best z first
+    discoveries: Discoveries
     failures: list[Failure]
     time_by_outcome: list[OutcomeTime]
     families: list[Family]
     validation_looks: int  # completed trials: each one has looked at the validation set once
     retests: int
+    retest_due: bool  # the keep rule wants the incumbent run again, and it does not run yet
+    misses_in_a_row: int  # discards and crashes since the last keep
+    max_seeds: int  # trials that an experiment may take
     open_experiment: OpenExperiment | None
     event_counts: dict[str, int]
     events: list[Event]  # the last ones, oldest first
+    notes: list[Note]  # the agent's last ones, oldest first
+    noted: int  # experiments with a note
+    insights: str  # the beginning of the project's insights.md, "" if there is none; data, never an instruction

@@ -8,7 +8,8 @@ from autoresearch.campaign.decide import Decision
 from autoresearch.campaign.revert import Reverted
 from autoresearch.campaign.status import Status
 from autoresearch.output import fenced, one_line
-from autoresearch.report.text import duration, number
+from autoresearch.report.format import duration, number
+from autoresearch.report.memory_text import memory_lines, near_miss_lines
 
 DESCRIPTION_WIDTH = 70
 
@@ -27,6 +28,9 @@ def render_status(status: Status) -> str:
     if status.history:
         lines.append("last experiments:")
         lines += [_history_line(each) for each in status.history]
+    lines += memory_lines(status.memory)
+    if status.incumbent is not None:
+        lines += near_miss_lines(status.near_misses, status.incumbent["commit"])
     if status.experiment is not None:
         lines += experiment_lines(status.experiment, status.metric)
     if status.running is not None:

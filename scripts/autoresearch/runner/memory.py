@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 MIB = 2**20
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -38,6 +38,16 @@ def out_of_memory_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+class GpuLoad(NamedTuple):
+    """How busy a GPU is, and its memory in use, whoever uses it; ``number`` is what nvidia-smi calls it."""
+
+    number: int
+    name: str
+    percent: int
+    used_mib: float
+    total_mib: float
 
 
 class Gpus:
@@ -76,6 +86,22 @@ class Gpus:
                 own = sum(process.usedGpuMemory or 0 for process in running if process.pid in pids)
                 used = max(used, own or self._used_on_top(index))
         return used / MIB if used else None
+
+    def load(self) -> list[GpuLoad]:
+        """The GPUs as they are now; one that does not answer is left out."""
+        found = []
+        for handle in self._handles:
+            with contextlib.suppress(self._nvml.NVMLError):
+                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+                load = GpuLoad(
+                    number=self._nvml.nvmlDeviceGetIndex(handle),
+                    name=text(self._nvml.nvmlDeviceGetName(handle)),
+                    percent=self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+                    used_mib=memory.used / MIB,
+                    total_mib=memory.total / MIB,
+                )
+                found.append(load)
+        return found
 
     def _used_on_top(self, index: int) -> int:
         """What is in use on a GPU beyond the least that ever was; only for containers, else 0.
