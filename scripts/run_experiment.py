@@ -2,6 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#     "apprise>=2.3,<3",
 #     "gitpython>=3.1.43,<4",
 #     "jinja2>=3.1.4,<4",
 #     "nvidia-ml-py>=12.560,<14",
@@ -25,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
 from autoresearch.output import Parser, Result, run_script
 

@@ -2,6 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#     "apprise>=2.3,<3",
 #     "gitpython>=3.1.43,<4",
 #     "jinja2>=3.1.4,<4",
 #     "nvidia-ml-py>=12.560,<14",
@@ -20,10 +21,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
 from autoresearch.campaign.configure import Wishes
 from autoresearch.campaign.detect import Finding
@@ -33,6 +36,7 @@ from autoresearch.campaign.setup import set_up
 from autoresearch.campaign.setup_plan import Request, SetUp
 from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, one_line, run_script
+from autoresearch.report.memory_text import earlier_lines
 
 EXAMPLES = """\
   python scripts/setup_campaign.py
@@ -101,13 +105,15 @@ def _refuse_beside_reconfigure(args: argparse.Namespace) -> None:
 def _tell_set_up(done: SetUp) -> Result:
     data = {
         "tag": done.tag, "branch": done.branch, "base_commit": done.base_commit, "dry_run": done.dry_run,
-        "config": done.config.to_dict(),
+        "config": done.config.shown(),
         "findings": [{"key": one.key, "value": one.value, "how": one.how} for one in done.findings],
         "notes": done.notes, "done": done.done, "next": NEXT,
+        "memory": None if done.memory is None else asdict(done.memory),
     }  # fmt: skip
     title = f"Campaign {done.tag}" + (" (dry run: nothing was written)" if done.dry_run else " is set up.")
     lines = [title, *map(_line, done.findings), *(f"  note: {note}" for note in done.notes)]
     lines += [f"  {sentence}" for sentence in done.done]
+    lines += [] if done.memory is None else [f"  {line}" for line in earlier_lines(done.memory)]
     right = "If something is wrong:" if done.dry_run else "If something is wrong, change autoresearch.yaml, then:"
     flags = "give the flag that says it (--help)" if done.dry_run else "setup_campaign.py --reconfigure"
     lines += [f"{right} {flags}", f"Next, for the baseline: {NEXT}"]

@@ -2,9 +2,13 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#     "apprise>=2.3,<3",
 #     "gitpython>=3.1.43,<4",
 #     "jinja2>=3.1.4,<4",
+#     "matplotlib>=3.9,<4",
 #     "nvidia-ml-py>=12.560,<14",
+#     "plotext>=6.1,<7",
+#     "plotly>=6.0,<8",
 #     "psutil>=6.0,<8",
 #     "pyyaml>=6.0.1,<7",
 #     "rich>=13.9,<16",
@@ -20,25 +24,29 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
 from autoresearch.output import Parser, Result, run_script, say
-from autoresearch.report.summary import read_summaries
 
 EXAMPLES = """\
   python scripts/summarize.py
   python scripts/summarize.py --tag apr5 --json
   python scripts/summarize.py --all-tags
   python scripts/summarize.py --claim 6
+  python scripts/summarize.py --chart
+  python scripts/summarize.py --plot progress.png --html report.html
 """
 
 
 def build_parser() -> Parser:
     parser = Parser(
-        "Summarize a campaign: counts, baseline and best with their noise, what was kept,\n"
-        "near misses, failures, time and families. Takes no lock and changes nothing, so it\n"
-        "may be run while the campaign runs; only --claim starts trials.",
+        "Summarize a campaign: how good the best is and how sure that is, what was kept, near\n"
+        "misses, discoveries, failures, time, families, notes, and what to do next. Takes no\n"
+        "lock and changes nothing, so it may be run while the campaign runs; only --claim\n"
+        "starts trials.",
         EXAMPLES,
     )
     which = parser.add_mutually_exclusive_group()
@@ -47,12 +55,29 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--claim", type=int, metavar="N", help="first compare the baseline with the best at N fresh seeds (5 or more)"
     )
+    parser.add_argument("--chart", action="store_true", help="draw the progress in the terminal instead of the text")
+    parser.add_argument("--notify", action="store_true", help="send the headline to the channels under `notify`")
+    parser.add_argument("--plot", metavar="FILE", type=Path, help="draw the progress into a .png, .svg or .pdf")
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write the interactive report, one file for offline")
+    out = parser.add_argument_group("exports, for other programs")
+    out.add_argument(
+        "--csv", metavar="FILE", type=Path, help="one row an experiment; and FILE.trials.csv, one row a trial"
+    )
+    out.add_argument("--parquet", metavar="FILE", type=Path, help="the same two tables; needs pyarrow")
+    out.add_argument("--mlflow", metavar="URI|DIR", help="a server, or a folder for a database; needs mlflow-skinny")
+    out.add_argument("--tensorboard", metavar="DIR", type=Path, help="curves and progress; needs tensorboard")
+    out.add_argument("--wandb", metavar="DIR", type=Path, help="offline runs for `wandb sync`; needs wandb")
     return parser
 
 
 def work(arguments: argparse.Namespace) -> Result:
+    from autoresearch.report.export import Targets, export
+    from autoresearch.report.pictures import check_pictures, write_pictures
+    from autoresearch.report.recommendations import recommend
+    from autoresearch.report.summary import read_summaries
     from autoresearch.report.text import render, render_comparison
 
+    check_pictures(arguments.plot, arguments.html, all_tags=arguments.all_tags)
     if arguments.claim is not None and not arguments.all_tags:
         from autoresearch.campaign.compare import compare
 
@@ -67,10 +92,34 @@ def work(arguments: argparse.Namespace) -> Result:
             tell=lambda text: say(f"running: {text}"),
         )
     summaries = read_summaries(arguments.project, tag=arguments.tag, all_tags=arguments.all_tags)
+    data: dict[str, Any]
     if arguments.all_tags:
-        data = {"campaigns": [asdict(summary) for summary in summaries]}
-        return Result(data=data, text=render_comparison(summaries))
-    return Result(data=asdict(summaries[0]), text=render(summaries[0]))
+        data, text = {"campaigns": [asdict(summary) for summary in summaries]}, render_comparison(summaries)
+    else:
+        data, text = asdict(summaries[0]), render(summaries[0])
+        data["recommendations"] = [asdict(each) for each in recommend(summaries[0])]
+    if arguments.chart:
+        from autoresearch.report.series import read_series
+        from autoresearch.report.terminal_chart import render_chart
+
+        campaigns = read_series(arguments.project, tag=arguments.tag, all_tags=arguments.all_tags, detailed=0)
+        text = "\n".join(map(render_chart, campaigns))
+    targets = Targets(**{name: getattr(arguments, name) for name in Targets.__dataclass_fields__})
+    if targets.any:
+        data["exported"] = export(arguments.project, targets, tag=arguments.tag, all_tags=arguments.all_tags)
+        text = "\n".join([text.rstrip("\n"), *data["exported"]])
+    written = write_pictures(
+        arguments.project, arguments.plot, arguments.html, tag=arguments.tag, all_tags=arguments.all_tags
+    )
+    if written:
+        data["written"] = written
+        text = "\n".join([text.rstrip("\n"), *(f"wrote {path}" for path in written.values())])
+    if arguments.notify:
+        from autoresearch.report.digest import render_delivery, send_digest
+
+        delivery = send_digest(arguments.project, summaries[-1])
+        data["notified"], text = asdict(delivery), f"{text.rstrip()}\n{render_delivery(delivery)}"
+    return Result(data=data, text=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,11 +23,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # A room knows those before it, except that two know less: a trial runs on machines that have only the
 # runner's own needs, and statistics are functions of numbers.
 ROOMS = (
-    *("errors", "output", "trial", "config", "repo", "ledger", "results", "guard", "runner"),
+    *("errors", "output", "papers", "trial", "config", "repo", "ledger", "results", "notify", "guard", "runner"),
     *("executors", "verdict", "campaign", "report", "agents"),
 )
 KNOWS_ONLY = {"runner": {"errors", "trial"}, "verdict": {"errors"}}
-HEAVY = {"pandas", "scipy", "torch", "matplotlib", "plotly", "optuna", "jinja2"}
+HEAVY = {"pandas", "scipy", "torch", "matplotlib", "plotly", "optuna", "jinja2", "apprise",
+         "pyarrow", "mlflow", "tensorboard", "wandb"}  # fmt: skip
 
 
 def relative(path: Path) -> str:
@@ -143,6 +144,7 @@ def package_names(requirements: list[str]) -> set[str]:
 
 DEPENDENCIES = package_names(PROJECT["dependencies"])
 OPTIONAL = package_names([line for extra in PROJECT["optional-dependencies"].values() for line in extra])
+FOR_SCRIPTS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["papers"]]
 DISTRIBUTIONS = packages_distributions()
 
 
@@ -164,7 +166,7 @@ def files_of(name: str) -> list[Path]:
 def reachable(script: Path) -> list[Import]:
     """The imports of ``script`` and of all of the core that it may come to run.
 
-    Executors start the runner by its path and with the script's own interpreter.
+    Executors start the runner by its path and with the script's own interpreter, and notify its sender.
     """
     todo, seen, found = [script], set(), []
     while todo:
@@ -174,6 +176,8 @@ def reachable(script: Path) -> list[Import]:
         seen.add(file)
         if CORE / "executors" in file.parents:
             todo += sorted((CORE / "runner").rglob("*.py"))
+        if CORE / "notify" in file.parents:
+            todo += sorted((CORE / "notify").rglob("*.py"))
         for each in imports(file):
             found.append(each)
             if each.top == "autoresearch" and each.when != "typing":
@@ -200,11 +204,11 @@ def test_imported_packages_are_declared(file: Path) -> None:
 def test_script_block_repeats_lines_of_pyproject(script: Path) -> None:
     block = script_block(script)
     assert block["requires-python"] == PROJECT["requires-python"]
-    assert set(block["dependencies"]) <= set(PROJECT["dependencies"])
+    assert set(block["dependencies"]) <= set(FOR_SCRIPTS)
 
 
 @each_script
 def test_script_block_names_what_the_script_comes_to_import(script: Path) -> None:
     """Under ``uv run`` a script has the packages of its block and no others."""
-    needed = packages_of(reachable(script)) & DEPENDENCIES
+    needed = packages_of(reachable(script)) & package_names(FOR_SCRIPTS)
     assert needed <= package_names(script_block(script)["dependencies"])

@@ -145,6 +145,10 @@ class Config:
         data["executor"] = {"kind": self.executor.kind, "devices": self.executor.devices, **self.executor.options}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
 
+    def shown(self) -> dict[str, Any]:
+        """``to_dict`` without the secrets that channels hold."""
+        return {**self.to_dict(), "notify": masked(self.notify)}
+
     @classmethod
     def from_dict(cls, data: Any, *, source: str = CONFIG_FILE) -> Self:
         """Validate ``data`` as parsed from YAML or JSON."""
@@ -277,8 +281,10 @@ class _Section:
 
     def fail(self, key: str, expected: str) -> None:
         """Raise the error for a value that does not fit."""
+        value = self.data.get(key)
         raise UsageError(
-            f"{self.source}: {self.path}{key} is {_quote(self.data.get(key))}; expected {expected}.",
+            f"{self.source}: {self.path}{key} is {_quote(masked(value) if key == 'notify' else value)}; "
+            f"expected {expected}.",
             hint=f"Change {self.path}{key} in {self.source}, then run the command again.",
             code="config_value",
         )
@@ -417,6 +423,30 @@ class _Section:
         return str(value)
 
 
+def masked(value: Any) -> Any:
+    """Channels of ``notify`` as they may be shown: the service of a URL, the path of a file, nothing of other texts."""
+    match value:
+        case list() | tuple():
+            return [masked(item) for item in value]
+        case dict():
+            return {key: masked(item) for key, item in value.items()}
+        case str() if not value.startswith(("~", "/")):
+            return _without_address(value) if "://" in value else "…"
+    return value
+
+
+def _without_address(value: Any) -> Any:
+    """``value`` with each URL in it cut after its scheme: it may hold a password, wherever it was put by mistake."""
+    match value:
+        case list():
+            return [_without_address(item) for item in value]
+        case dict():
+            return {_without_address(key): _without_address(item) for key, item in value.items()}
+        case str():
+            return re.sub(r"(?s)://.*", "://…", value)
+    return value
+
+
 def _quote(value: Any) -> str:
-    text = repr(value)
+    text = repr(_without_address(value))
     return text if len(text) <= 80 else text[:77] + "…"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -254,6 +255,14 @@ class Repo:
         out = self._run("ls-tree", "-r", "-z", "--name-only", "--full-tree", commit, "--", self.prefix or ".")
         return [self._inside(path) for path in out.split("\0") if path]
 
+    def entries(self, commit: str, paths: Sequence[str]) -> dict[str, str]:
+        """Mode and blob ("100644,SHA") of those of the project's ``paths`` that ``commit`` has."""
+        if not paths:
+            return {}
+        out = self._run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *(self.prefix + path for path in paths))
+        found = (entry.split("\t", 1) for entry in out.split("\0") if entry)
+        return {self._inside(path): f"{meta.split(' ')[0]},{meta.split(' ')[2]}" for meta, path in found}
+
     def text(self, commit: str, path: str) -> str | None:
         """The file's text in ``commit``, undecodable bytes as surrogates; None if it is not there."""
         status, out, _ = self._git.execute(
@@ -281,6 +290,31 @@ class Repo:
     def diff(self, old: str, new: str) -> str:
         scope = ["--", self.prefix] if self.prefix else []
         return self._run("diff", "--no-ext-diff", "--no-color", old, new, *scope)
+
+    def change_ids(self, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+        """An id of what each ``(commit, parent)`` changes in the project's folder, by commit.
+
+        Changes with one id differ at most in white space and in where in a file they stand. A commit that
+        changes nothing, or that this repository does not have, has no id.
+        """
+        scope = ["--", self.prefix] if self.prefix else []
+        listed = "".join(f"{commit} {parent}\n" for commit, parent in pairs)
+        diffs = self._feed(listed.encode(), "diff-tree", "--stdin", "-r", "-p", "-U0", "--no-ext-diff", *scope)
+        ids = (line.split() for line in self._feed(diffs, "patch-id", "--stable").decode().splitlines())
+        return {commit: change for change, commit in ids}
+
+    def _feed(self, text: bytes, *arguments: str) -> bytes:
+        """The output of a git command that reads ``text``."""
+        command = ["git", *_NEUTRAL, "--literal-pathspecs", *arguments]
+        return subprocess.run(command, cwd=self.root, input=text, capture_output=True, check=True).stdout
+
+    def diffs(self, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+        """The diff of each ``(commit, parent)`` in the project's folder, by commit; as for ``change_ids``."""
+        scope = ["--", self.prefix] if self.prefix else []
+        listed = "".join(f"{commit} {parent}\n" for commit, parent in pairs)
+        asked = ("diff-tree", "--stdin", "-p", "--no-ext-diff", "--no-color", "--format=%x00%H")
+        answers = self._feed(listed.encode(), *asked, *scope).decode("utf-8", "replace").split("\0")[1:]
+        return {commit: diff.strip("\n") for commit, _, diff in (answer.partition("\n") for answer in answers)}
 
     def ignored(self) -> list[str]:
         """Ignored entries of the project's folder, folders unexpanded, project-relative."""
@@ -312,6 +346,11 @@ class Repo:
                 env |= {f"GIT_{role}_NAME": "autoresearch", f"GIT_{role}_EMAIL": "autoresearch@localhost"}
         return env
 
+    def identity(self) -> str | None:
+        """The user as git knows them, "Name <email>"; None if it does not."""
+        known = self._ask("var", "GIT_COMMITTER_IDENT")
+        return None if known is None else known.rsplit(" ", 2)[0]
+
     def commit_paths(self, parent: str, paths: Sequence[str], message: str) -> str:
         """Make a commit on ``parent`` that holds its files, with ``paths`` as they lie in the work tree.
 
@@ -321,28 +360,46 @@ class Repo:
         with self._scratch_index() as env:
             self._run("read-tree", parent, env=env)
             if paths:
-                full = [self.prefix + path for path in paths]
-                self._run("update-index", "--add", "--remove", "--", *full, env=env)
+                self._run("update-index", "--add", "--remove", "--", *(self.prefix + path for path in paths), env=env)
             tree = self._run("write-tree", env=env).strip()
         return self.commit_tree(tree, parent, message)
 
     def commit_texts(self, parent: str, texts: Mapping[str, str], message: str) -> str:
         """Make a commit on ``parent`` in which the existing files ``texts`` (by path) hold those texts instead."""
-        with self._scratch_index() as env, tempfile.TemporaryDirectory() as folder:
-            self._run("read-tree", parent, env=env)
-            for number, (path, text) in enumerate(texts.items()):
-                file = Path(folder) / str(number)
-                file.write_bytes(text.encode("utf-8", "surrogateescape"))
-                sha = self._run("hash-object", "-w", "--no-filters", "--", str(file)).strip()
-                full = self.prefix + path
-                mode = self._run("ls-tree", "--full-tree", parent, "--", full).split(" ", 1)[0]
-                self._run("update-index", "--cacheinfo", f"{mode},{sha},{full}", env=env)
-            tree = self._run("write-tree", env=env).strip()
-        return self.commit_tree(tree, parent, message)
+        modes = {path: entry.split(",")[0] for path, entry in self.entries(parent, list(texts)).items()}
+        entries = {path: f"{modes[path]},{self.write_blob(text)}" for path, text in texts.items()}
+        return self.commit_entries(parent, entries, message)
 
-    def commit_tree(self, tree: str, parent: str | None, message: str) -> str:
+    def commit_entries(
+        self, parent: str, entries: Mapping[str, str | None], message: str, *, at: datetime | None = None
+    ) -> str:
+        """Make a commit on ``parent`` in which the paths have these ``entries`` ("mode,sha"); None deletes one."""
+        with self._scratch_index() as env:
+            self._run("read-tree", parent, env=env)
+            self._put(entries, env)
+            tree = self._run("write-tree", env=env).strip()
+        return self.commit_tree(tree, parent, message, at=at)
+
+    def _put(self, entries: Mapping[str, str | None], env: Mapping[str, str]) -> None:
+        """Make the index of ``env`` hold ``entries``."""
+        gone = [self.prefix + path for path, entry in entries.items() if entry is None]
+        if gone:
+            self._run("update-index", "--force-remove", "--", *gone, env=env)
+        there = [f"{entry},{self.prefix}{path}" for path, entry in entries.items() if entry is not None]
+        if there:
+            self._run("update-index", "--add", *(word for line in there for word in ("--cacheinfo", line)), env=env)
+
+    def write_blob(self, text: str) -> str:
+        """Store ``text`` in the object database; returns its SHA."""
+        return self._feed(text.encode("utf-8", "surrogateescape"), "hash-object", "-w", "--stdin").decode().strip()
+
+    def commit_tree(self, tree: str, parent: str | None, message: str, *, at: datetime | None = None) -> str:
+        """A commit by the user, dated ``at`` (now): the same arguments at the same time give the same commit."""
         parents = [] if parent is None else ["-p", parent]
-        return self._run("commit-tree", tree, *parents, "-m", message, env=self._identity()).strip()
+        env = self._identity()
+        if at is not None:
+            env |= dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), f"{at.timestamp():.0f} +0000")
+        return self._run("commit-tree", tree, *parents, "-m", message, env=env).strip()
 
     def first_commit(self, paths: Sequence[str], message: str) -> str:
         """Put ``paths`` as they lie in the work tree into the first commit of the branch that HEAD names."""
@@ -403,20 +460,9 @@ class Repo:
         destination.mkdir(parents=True)
         with self._scratch_index() as env:
             self._run("read-tree", base, env=env)
-            if paths and commit != base:
-                full = [self.prefix + path for path in paths]
-                wanted = self._run("ls-tree", "-r", "-z", "--full-tree", commit, "--", *full)
-                listed = {entry.split("\t", 1)[1] for entry in wanted.split("\0") if entry}
-                missing = [path for path in full if path not in listed]
-                if missing:
-                    self._run("update-index", "--force-remove", "--", *missing, env=env)
-                entries = []
-                for entry in filter(None, wanted.split("\0")):
-                    meta, path = entry.split("\t", 1)
-                    mode, _, sha = meta.split(" ")
-                    entries += ["--cacheinfo", f"{mode},{sha},{path}"]
-                if entries:
-                    self._run("update-index", "--add", *entries, env=env)
+            if commit != base:
+                wanted = self.entries(commit, paths)
+                self._put({path: wanted.get(path) for path in paths}, env)
             self._run("checkout-index", "--all", "--force", f"--prefix={destination}/", env=env)
 
     def merge_texts(self, mine: str, base: str, theirs: str) -> str | None:

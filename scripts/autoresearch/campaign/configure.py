@@ -18,7 +18,8 @@ from autoresearch.campaign.printed import Printed, choose, direction_of
 from autoresearch.config import CONFIG_FILE, Config, default_pattern
 from autoresearch.errors import UsageError
 from autoresearch.executors import executor_for
-from autoresearch.guard import in_scope
+from autoresearch.guard import belongs_to_client, in_scope
+from autoresearch.notify import check_channels
 
 LONG_BUDGET_S = 300.0  # from here on, timeout_factor alone leaves room for what is no training
 STARTUP_ALLOWANCE_S = 60.0  # imports, loading and evaluation
@@ -61,19 +62,14 @@ def configure(project: Project, wishes: Wishes, *, existing: str | None) -> Conf
     """The config of a new campaign. ``existing`` is the text of the project's own ``autoresearch.yaml``."""
     made = _from_detection(project, wishes) if existing is None else _from_file(project, wishes, existing)
     check_edit(made.config, project)
-    made.notes += _loose_code(project, made.config)
+    made.notes += _loose_code(project, made.config) + _secrets(made.config)
     return made
 
 
 def check_edit(config: Config, project: Project) -> None:
     """Refuse a path under ``edit`` where git has no file, and settings that this version cannot carry out."""
     executor_for(config.executor)
-    if config.notify:
-        raise UsageError(
-            f"`notify` is {list(config.notify)}; this version sends no notifications, so it has to be empty.",
-            hint="Leave `notify` out of autoresearch.yaml.",
-            code="not_available",
-        )
+    check_channels(config.notify)
     for path in config.edit:
         if not any(in_scope(file, (path,)) for file in project.files):
             raise UsageError(
@@ -271,11 +267,24 @@ def _about_budget(found: Detected, wishes: Wishes) -> list[str]:
 
 def _loose_code(project: Project, config: Config) -> list[str]:
     """Code that git does not have is not in a checkout; the baseline would fail on it."""
-    loose = [path for path in project.untracked if path.endswith(".py") and not in_scope(path, config.link)]
+    code = [path for path in project.untracked if path.endswith(".py") and not belongs_to_client(path)]
+    loose = [path for path in code if not in_scope(path, config.link)]
     if not loose or config.isolation == "inplace":
         return []
     names = ", ".join(loose[:5])
     return [f"not committed, so no trial sees it: {names}. If training needs it: git add {loose[0]} && git commit"]
+
+
+def _secrets(config: Config) -> list[str]:
+    """The config is part of a commit, and a URL that sends messages is a password."""
+    urls = [channel for channel in config.notify if "://" in channel]
+    if not urls:
+        return []
+    return [
+        f"`notify` in {CONFIG_FILE} holds {len(urls)} URL{'s' * (len(urls) != 1)}, and that file is committed on the "
+        "campaign's branch. To keep them out of git, put them into a file such as ~/.config/autoresearch/notify, "
+        "one a line, and name the file."
+    ]
 
 
 def _startup(budget_s: float, *, compiles: bool) -> float:

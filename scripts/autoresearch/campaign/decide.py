@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from autoresearch.campaign.judging import rule_settings
 from autoresearch.campaign.memo import render_memo
+from autoresearch.campaign.notices import tell_decision
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.settle import incumbent_commit, plan_move, settle
 from autoresearch.campaign.trials import launch_trial, remove_checkout
@@ -27,11 +28,13 @@ class Decision:
     told: list[str] = field(default_factory=list)
 
 
-def log_result(oc: OpenCampaign, status: str, *, note: str = "", simplification: bool = False) -> Decision:
+def log_result(
+    oc: OpenCampaign, status: str, *, note: str = "", simplification: bool = False, retest: bool = True
+) -> Decision:
     """Decide the open experiment as ``status`` (auto | keep | discard | crash) and record it.
 
     Afterwards the ledger holds the decision, results.tsv its row, and the branch stands on the
-    incumbent. A second call decides nothing and answers with the last decision.
+    incumbent; a re-test that is due runs, unless ``retest`` is False. A second call decides nothing and answers with the last decision.
     ``StillRunningError`` while the experiment has no verdict, ``RefusedError`` where the evidence
     does not allow ``status``.
     """
@@ -72,9 +75,10 @@ def log_result(oc: OpenCampaign, status: str, *, note: str = "", simplification:
         render_memo(oc)
     if decided is Status.KEEP or undone is not None or last_push(oc):
         told += push(oc)
+    tell_decision(oc, experiment)
     return Decision(
         experiment=experiment, changed=True, incumbent=oc.ledger.incumbent(oc.tag), undone=undone,
-        retest_started=start_retest(oc), told=told,
+        retest_started=retest and start_retest(oc), told=told,
     )  # fmt: skip
 
 

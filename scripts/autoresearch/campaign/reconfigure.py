@@ -16,7 +16,7 @@ from autoresearch.campaign.progress import collect, refresh, repair
 from autoresearch.campaign.run import check_head
 from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.trials import cancel_trials
-from autoresearch.config import CONFIG_FILE, Config
+from autoresearch.config import CONFIG_FILE, Config, masked
 from autoresearch.errors import MachineError, RefusedError, UsageError
 from autoresearch.guard import data_drift, fingerprint_data, in_scope
 from autoresearch.results import outdate_results
@@ -140,5 +140,5 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
         if isinstance(before, dict) and isinstance(after, dict) and key != "watch":
             found |= {f"{key}.{inner}": pair for inner, pair in _differences(before, after).items()}
         elif before != after:
-            found[key] = (before, after)
+            found[key] = (masked(before), masked(after)) if key == "notify" else (before, after)
     return found

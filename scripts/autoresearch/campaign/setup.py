@@ -23,6 +23,7 @@ from autoresearch.campaign.configure import Wishes, with_wishes
 from autoresearch.campaign.detect import Finding
 from autoresearch.campaign.entry import SETUP, Project
 from autoresearch.campaign.memo import memo_files, read_memo, render_block, replace_text, with_block
+from autoresearch.campaign.memory import remember
 from autoresearch.campaign.needs import Data, is_missing
 from autoresearch.campaign.opened import RESULTS_FILE, lock
 from autoresearch.campaign.preflight import EXCLUDED, own_files
@@ -57,7 +58,7 @@ def set_up(request: Request, today: date) -> SetUp:
     repo = Repo(request.project)
     if request.dry_run:
         with Ledger(repo.state_dir) as ledger:
-            return preview(repo, make_plan(repo, ledger, request, today))
+            return preview(repo, ledger, make_plan(repo, ledger, request, today))
     with _only_set_up(repo):
         with Ledger(repo.state_dir) as ledger:
             campaign = _interrupted(repo, ledger, request)
@@ -228,6 +229,7 @@ def finish(repo: Repo, ledger: Ledger, campaign: Campaign) -> SetUp:
     return SetUp(
         tag=campaign.tag, branch=campaign.branch, base_commit=campaign.base_commit, config=config,
         findings=[Finding(**finding) for finding in setup["findings"]], notes=list(setup["notes"]), done=done,
+        memory=remember(ledger, repo, campaign.tag),
     )  # fmt: skip
 
 

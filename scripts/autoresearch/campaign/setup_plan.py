@@ -11,6 +11,7 @@ from autoresearch.campaign.detect import Finding
 from autoresearch.campaign.entry import Project
 from autoresearch.campaign.importing import Adopted, adopt, read_import
 from autoresearch.campaign.memo import check_markers, memo_files, read_memo
+from autoresearch.campaign.memory import Memory, remember
 from autoresearch.campaign.opened import BRANCH_PREFIX
 from autoresearch.campaign.preflight import (
     WorkTree,
@@ -53,6 +54,7 @@ class SetUp:
     findings: list[Finding]
     notes: list[str]
     done: list[str] = field(default_factory=list)  # what was written, in sentences
+    memory: Memory | None = None  # what earlier campaigns tried; None where the project is not copied yet
     dry_run: bool = False
 
 
@@ -164,7 +166,7 @@ def _about_import(adopted: Adopted, head: str) -> list[str]:
     return notes
 
 
-def preview(repo: Repo, plan: Plan) -> SetUp:
+def preview(repo: Repo, ledger: Ledger, plan: Plan) -> SetUp:
     """What a set-up would do."""
     notes = list(plan.made.notes)
     data = plan.made.data
@@ -173,7 +175,7 @@ def preview(repo: Repo, plan: Plan) -> SetUp:
         notes.append(f"the data is not there: {', '.join(data.missing)}{how}")
     return SetUp(
         tag=plan.tag, branch=plan.branch, base_commit=plan.head_commit, config=plan.made.config,
-        findings=plan.made.findings, notes=notes, dry_run=True,
+        findings=plan.made.findings, notes=notes, dry_run=True, memory=remember(ledger, repo, plan.tag),
         done=[f"would make branch {plan.branch} on {plan.head_commit[:7]} in {repo.root}"],
     )  # fmt: skip
 

@@ -6,19 +6,23 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from autoresearch.campaign.decide import last_push
+from autoresearch.campaign.memory import Family, Lesson, Memory, near_misses, remember
+from autoresearch.campaign.notices import STUCK_AFTER
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import Progress
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
 from autoresearch.trial import LIVE_FILE, LOG_FILE
 from autoresearch.verdict.keep_rule import KeepRule
 
-STUCK_AFTER = 8  # misses in a row after which another kind of idea is due
+OTHER_FAMILY_AFTER = 16
+RADICAL_AFTER = 24
 TAIL_BYTES = 8192
 
 
@@ -50,6 +54,8 @@ class Status:
     experiment: dict[str, Any] | None  # the open one
     running: dict[str, Any] | None  # its trial, or a re-test of the incumbent
     history: list[dict[str, Any]]
+    near_misses: list[Lesson]  # worth a second look; only after STUCK_AFTER misses in a row
+    memory: Memory
     events: list[str]
     repaired: list[str]
     warnings: list[str]
@@ -66,6 +72,7 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
     baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
     rule = None if oc.campaign.rule is None else KeepRule.from_json(oc.campaign.rule)
     misses = oc.ledger.misses_in_a_row(oc.tag)
+    memory = remember(oc.ledger, oc.repo, oc.tag)
     warnings = [text for text in (last_push(oc), _wrong_branch(oc), _deterministic(oc, rule)) if text]
     return Status(
         tag=oc.tag,
@@ -87,10 +94,12 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
             describe(oc, each, trials=False)
             for each in (oc.ledger.experiments(oc.tag, last=history) if history else [])
         ],
+        near_misses=near_misses(oc.ledger, oc.campaign) if misses >= STUCK_AFTER else [],
+        memory=memory,
         events=[f"{event.at} {event.kind}: {event.text}" for event in oc.ledger.events(oc.tag, last=5)],
         repaired=progress.repaired,
         warnings=warnings,
-        next=next_step(oc, experiment, progress.running, incumbent, misses),
+        next=next_step(oc, experiment, progress.running, incumbent, misses, families=memory.families),
         log_tail=failed_log_tail(oc, experiment),
     )
 
@@ -217,6 +226,8 @@ def next_step(
     running: Trial | None,
     incumbent: Experiment | None,
     misses: int,
+    *,
+    families: Sequence[Family],
 ) -> Next:
     """What to do now, derived from the state alone."""
     if experiment is not None and experiment.state is State.RUNNING:
@@ -240,8 +251,15 @@ def next_step(
     edit = ", ".join(oc.config.edit[:3])
     text = f"have one idea, edit {edit}, and run it"
     if misses >= STUCK_AFTER:
-        text = (
-            f"{misses} misses in a row: re-read the code and the history, combine near misses or try another kind "
-            f"of idea; edit {edit}, and run it"
-        )
+        text = f"{misses} misses in a row: {_way_out(misses, families)}; edit {edit}, and run it"
     return Next(text=text, command='python scripts/run_experiment.py -d "the idea in a sentence"')
+
+
+def _way_out(misses: int, families: Sequence[Family]) -> str:
+    """What to do after so many misses; references/when-stuck.md says how."""
+    if misses < OTHER_FAMILY_AFTER:
+        return "re-read the code and the history, then combine near misses or finish what was half tried"
+    if misses < RADICAL_AFTER:
+        most = ", ".join(family.name for family in families[:2] if family.name)
+        return "leave the family" + (f" ({most} was tried most)" if most else "") + " and try another kind of idea"
+    return "try something radical: take a large part out, or build it another way"

@@ -56,7 +56,7 @@ class Campaign:
     setup: dict[str, Any] = field(default_factory=dict)  # what set-up found: the user's own files, data fingerprints
     claim: dict[str, Any] = field(
         default_factory=dict
-    )  # the last comparison on fresh seeds: plan, then word and reason
+    )  # the last comparison on fresh seeds: plan, then word and reason; those before it under "past"
     environment: dict[str, Any] = field(default_factory=dict)  # fingerprint taken at the baseline
     rule: dict[str, Any] | None = None  # the keep rule's state after the last decision or re-test
     view_sha256: str = ""  # of results.tsv as last written, to notice a hand edit
@@ -135,6 +135,21 @@ class ResultRow:
     peak_mem_mib: float | None
     status: str
     description: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idea:
+    """What an experiment tried, without what came of it: enough to see whether a new one is like it."""
+
+    tag: str
+    number: int
+    epoch: int
+    description: str
+    commit: str
+    parent: str
+    tree: str
+    lines_added: int
+    lines_deleted: int
 
 
 @dataclass(frozen=True, kw_only=True)

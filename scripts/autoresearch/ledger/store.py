@@ -20,6 +20,7 @@ from autoresearch.ledger.records import (
     Campaign,
     Event,
     Experiment,
+    Idea,
     Purpose,
     ResultRow,
     State,
@@ -135,13 +136,16 @@ class Ledger:
     def snapshot(self) -> Iterator[Callable[..., list[Any]]]:
         """One moment's view for a report: yields ``select(sql, *values)``; other questions see the same moment.
 
-        Takes no write lock, so the loop goes on; a write inside fails.
+        Takes no write lock, so the loop goes on; a write inside fails. A nested use sees the outer one's moment.
         """
-        self._db.execute("BEGIN")
+        outermost = not self._db.in_transaction
+        if outermost:
+            self._db.execute("BEGIN")
         try:
             yield lambda sql, *values: self._db.execute(sql, values).fetchall()
         finally:
-            self._db.execute("ROLLBACK")
+            if outermost:
+                self._db.execute("ROLLBACK")
 
     # ---- campaigns
 
@@ -231,11 +235,41 @@ class Ledger:
             for row in rows
         ]  # fmt: skip
 
+    def ideas(self, tag: str) -> list[Idea]:
+        """What the decided experiments tried, baselines left out, by number."""
+        rows = self._db.execute(
+            "SELECT tag, number, epoch, description, commit_sha, parent_sha, tree_sha, lines_added, lines_deleted "
+            "FROM experiment WHERE tag = ? AND status IS NOT NULL AND incumbent IS NOT NULL ORDER BY number",
+            (tag,),
+        )
+        return [Idea(**_fields(row, ())) for row in rows]
+
+    def family_counts(self, tag: str) -> dict[str, dict[str, int]]:
+        """How many of the decided experiments, baselines left out, have each status, by family as it was given."""
+        rows = self._db.execute(
+            "SELECT family, status, COUNT(*) AS n FROM experiment "
+            "WHERE tag = ? AND status IS NOT NULL AND incumbent IS NOT NULL GROUP BY family, status",
+            (tag,),
+        )
+        counts: dict[str, dict[str, int]] = {}
+        for row in rows:
+            counts.setdefault(row["family"], {})[row["status"]] = int(row["n"])
+        return counts
+
     def misses_in_a_row(self, tag: str) -> int:
         """Experiments decided since the last keep."""
         row = self._db.execute(
             "SELECT COUNT(*) FROM experiment WHERE tag = ? AND status IN ('discard', 'crash') AND number > "
             "COALESCE((SELECT MAX(number) FROM experiment WHERE tag = ? AND status = 'keep'), -1)",
+            (tag, tag),
+        ).fetchone()
+        return int(row[0])
+
+    def crashes_in_a_row(self, tag: str) -> int:
+        """How many of the last decided experiments crashed, one after the other."""
+        row = self._db.execute(
+            "SELECT COUNT(*) FROM experiment WHERE tag = ? AND status = 'crash' AND number > "
+            "COALESCE((SELECT MAX(number) FROM experiment WHERE tag = ? AND status IN ('keep', 'discard')), -1)",
             (tag, tag),
         ).fetchone()
         return int(row[0])
