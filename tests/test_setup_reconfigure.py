@@ -186,6 +186,7 @@ def test_open_experiment_is_decided_first(bench: Bench, state: State) -> None:
     head = bench.git("rev-parse", "HEAD")
     with open_ledger(bench.folder) as (_, ledger):
         ledger.add_experiment(experiment(2, head, head, state=state, status=None))
+    bench.git("update-ref", "refs/autoresearch/a/experiments/2.1", head)  # as a submission leaves it
     error = refused(bench, "--budget", "60", expect=4)
     assert "Experiment 2 is not decided" in error["message"]
     assert "log_result.py" in error["hint"]
