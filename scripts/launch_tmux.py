@@ -2,7 +2,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
-#     "apprise>=1.9,<3",
+#     "apprise>=2.3,<3",
 #     "gitpython>=3.1.43,<4",
 #     "jinja2>=3.1.4,<4",
 #     "libtmux>=0.62,<0.63",
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
 from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, run_script
@@ -42,7 +43,6 @@ STOP_PATIENCE_S = 24 * 3600.0
 EXAMPLES = """\
   python scripts/launch_tmux.py --session apr5
   python scripts/launch_tmux.py --session apr5 --agent codex --hours 8 --goal "try weight decay first"
-  python scripts/launch_tmux.py --session apr5 --permissions allowlist
   python scripts/launch_tmux.py --status
   python scripts/launch_tmux.py --send "try a larger batch next"
   python scripts/launch_tmux.py --stop"""
@@ -50,45 +50,38 @@ EXAMPLES = """\
 
 def build_parser() -> Parser:
     parser = Parser((__doc__ or "").strip(), EXAMPLES)
-    parser.add_argument("--session", metavar="NAME", help="of tmux, and the campaign's tag unless --tag is given")
-    parser.add_argument("--tag", help="the campaign (default: the session's name); set up on the way if it is new")
+    parser.usage = (
+        "%(prog)s --session NAME [options]\n"
+        "       %(prog)s --status | --stop [--now] | --send TEXT | --attach | --logs [N] | --resume | --classify FILE"
+    )
+    parser.add_argument("--session", metavar="NAME", help="of tmux; also the campaign's tag unless --tag says")
+    parser.add_argument("--tag", help="the campaign; set up on the way if it is new")
     parser.add_argument("--socket", metavar="NAME", default="", help="of tmux -L (default: the user's own server)")
     start = parser.add_argument_group("what to start")
     start.add_argument(
-        "--agent", metavar="NAME", help="claude, codex, gemini, opencode, scripted, or a profile's file "
-        "(default: the first that is installed; scripted needs none)",
+        "--agent", metavar="NAME", help="claude, codex, gemini, opencode, scripted, or a profile's file (default: the "
+        "first that is installed)",
     )  # fmt: skip
     start.add_argument(
         "--permissions", choices=("bypass", "allowlist"), default="bypass",
-        help="bypass: the client asks for nothing; allowlist: it may read, edit the edited files and run the loop's "
-        "scripts, and is refused everything else (default: bypass)",
+        help="allowlist: only the loop's scripts and the edited files",
     )  # fmt: skip
-    start.add_argument(
-        "--sandboxed",
-        action="store_true",
-        help="declare that this machine is a sandbox: as root clients want to hear it",
-    )
-    start.add_argument(
-        "--goal", metavar="TEXT", default="", help="what to aim at, in your words, within the usual task"
-    )
+    start.add_argument("--sandboxed", action="store_true", help="this machine is a sandbox: lets clients work as root")
+    start.add_argument("--goal", metavar="TEXT", default="", help="what to aim at, within the usual task")
     start.add_argument("--task", metavar="FILE", type=Path, help="the whole task, in place of the usual one")
-    start.add_argument("--model", metavar="NAME", default="", help="that the client is to use (default: its own)")
-    start.add_argument(
-        "--width", metavar="N", type=int, default=200, help="columns of the agent's window (default: 200)"
-    )
+    start.add_argument("--model", metavar="NAME", default="", help="for the client (default: its own)")
+    start.add_argument("--width", metavar="N", type=int, default=200, help="of the agent's window (default: 200)")
     start.add_argument("--height", metavar="N", type=int, default=50, help="its rows (default: 50)")
     caps = parser.add_argument_group("where it ends by itself (default: nowhere)")
     caps.add_argument("--hours", metavar="H", type=float, help="after this time")
-    caps.add_argument("--max-experiments", metavar="N", type=int, help="after this many decided experiments")
+    caps.add_argument("--max-experiments", metavar="N", type=int, help="after so many decided ones")
     caps.add_argument("--max-gpu-hours", metavar="H", type=float, help="after trials of this time together")
-    caps.add_argument("--max-tokens", metavar="N", type=int, help="that the client says it has used")
-    caps.add_argument("--max-cost", metavar="USD", type=float, help="that the client says it has cost")
-    caps.add_argument(
-        "--max-nudges", metavar="N", type=int, help="in a row without a new row in the ledger (default: 10)"
-    )
+    caps.add_argument("--max-tokens", metavar="N", type=int, help="as the client counts them")
+    caps.add_argument("--max-cost", metavar="USD", type=float, help="as the client says")
+    caps.add_argument("--max-nudges", metavar="N", type=int, help="in a row without progress (default: 10)")
     verbs = parser.add_argument_group("a night that is there").add_mutually_exclusive_group()
     verbs.add_argument("--status", action="store_true", help="say where it stands")
-    verbs.add_argument("--stop", action="store_true", help="end it, after the running trial")
+    verbs.add_argument("--stop", action="store_true", help="end it after the running trial; with --now at once")
     verbs.add_argument("--send", metavar="TEXT", help="say something to the agent")
     verbs.add_argument("--attach", action="store_true", help="look at the session; leave it with Ctrl-b d")
     verbs.add_argument("--logs", metavar="N", type=int, nargs="?", const=40, help="print the last N events (40)")
@@ -164,7 +157,6 @@ def _options(arguments: argparse.Namespace) -> Options:
     """What the flags ask for."""
     from autoresearch.agents.night import Options
     from autoresearch.agents.policy import Caps
-    from autoresearch.agents.profile import choose_profile
 
     if arguments.session is None:
         raise UsageError("--session is missing: the name of the tmux session.", hint="--session apr5")
@@ -178,10 +170,20 @@ def _options(arguments: argparse.Namespace) -> Options:
             raise UsageError(f"--task {arguments.task} is empty.", hint="Write the task into it, or use --goal.")
     return Options(
         session=arguments.session, tag=arguments.tag or arguments.session, project=str(_project(arguments)),
-        agent=choose_profile(arguments.agent), permissions=arguments.permissions, sandboxed=arguments.sandboxed,
+        agent=_agent(arguments.agent), permissions=arguments.permissions, sandboxed=arguments.sandboxed,
         goal=arguments.goal, task=task, model=arguments.model, socket=arguments.socket,
         width=arguments.width, height=arguments.height, caps=Caps(**_caps(arguments)),
     )  # fmt: skip
+
+
+def _agent(named: str | None) -> str:
+    """The client, or the whole path of its profile's file, which the supervisor reads from elsewhere."""
+    if named is None:
+        from autoresearch.agents.check_tools import first_installed
+
+        return first_installed()
+    path = Path(named).expanduser()
+    return str(path.absolute()) if path.suffix and path.is_file() else named
 
 
 def _tell(arguments: argparse.Namespace, night: Night, what: str) -> Result:
