@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from autoresearch.agents.leftovers import end_leftovers
 from autoresearch.agents.night import Night, NightFolder
-from autoresearch.agents.profile import Profile, load_profile
+from autoresearch.agents.profile import LAST, Profile, load_profile
+from autoresearch.agents.screen import classify
 from autoresearch.agents.settings import write_settings
 from autoresearch.agents.sources import ClientFacts, read_facts
 from autoresearch.agents.task import python
@@ -18,6 +19,7 @@ from autoresearch.agents.terminal import Terminal
 SCRIPTS = Path(__file__).resolve().parents[2]
 NIGHT_MARK = "AUTORESEARCH_NIGHT"
 LEAVE_POLL_S = 0.2
+PROMPT_PATIENCE_S = 5.0  # from an interrupt to the prompt
 
 
 @dataclass
@@ -52,14 +54,9 @@ class Client:
             self.profile, self.folder.path, permissions=options.permissions, scripts=SCRIPTS,
             python=python(), project=project, edit=edited_files(project, options.tag),
         )  # fmt: skip
-        values = {
-            "python": str(python()), "scripts": str(SCRIPTS), "project": options.project,
-            "settings": str(settings or ""), "model": options.model,
-        }  # fmt: skip
-        given = self.profile.task == "argument"
         argv = self.profile.argv(
-            values, permissions=options.permissions, task=task if given else "", session=conversation,
-            resumes=resumes,
+            permissions=options.permissions, scripts=SCRIPTS, project=project, settings=settings,
+            model=options.model, conversation=(conversation or LAST) if resumes else "", task=task,
         )  # fmt: skip
         env = self.environment()
         self.started_at = time.time()
@@ -68,7 +65,7 @@ class Client:
         else:
             self.terminal.start(argv, env=env, cwd=project, width=options.width, height=options.height)
             self.open_monitor()
-        return given
+        return self.profile.takes_task
 
     def open_monitor(self) -> None:
         """A second window with the campaign's live view."""
@@ -97,17 +94,27 @@ class Client:
         """Interrupt the client, ask it to go, and end it: afterwards it and its children are gone."""
         if self.terminal.pid() is not None:
             self.terminal.press(*self.profile.interrupt)
-            time.sleep(LEAVE_POLL_S)
-            if self.profile.leave.text:
+            if self.profile.leave and self._comes_to_its_prompt():
                 self.terminal.press("C-u")
-                self.terminal.type_line(self.profile.leave.text)
+                self.terminal.type_line(self.profile.leave)
                 self.terminal.enter()
-            self.terminal.press(*self.profile.leave.keys)
-            deadline = time.monotonic() + patience_s
-            while self.terminal.pid() is not None and time.monotonic() < deadline:
-                time.sleep(LEAVE_POLL_S)
+                _wait(lambda: self.terminal.pid() is None, patience_s)
         self.terminal.kill()
         self.end_leftovers()
+
+    def _comes_to_its_prompt(self) -> bool:
+        def at_prompt() -> bool:
+            screen = self.terminal.look()
+            return screen is not None and classify(self.profile, screen).state in ("ready", "error")
+
+        return _wait(at_prompt, PROMPT_PATIENCE_S)
+
+
+def _wait(condition: Callable[[], bool], patience_s: float) -> bool:
+    deadline = time.monotonic() + patience_s
+    while not (met := condition()) and time.monotonic() < deadline:
+        time.sleep(LEAVE_POLL_S)
+    return met
 
 
 def edited_files(project: Path, tag: str) -> tuple[str, ...]:

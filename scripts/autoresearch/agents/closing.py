@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Closing:
         self._try(self.decide)
         self._try(self.write_summary)
 
-    def _try(self, step) -> None:  # type: ignore[no-untyped-def]
+    def _try(self, step: Callable[[], None]) -> None:
         try:
             step()
         except Exception as error:  # noqa: BLE001 - the other steps are still to be done
@@ -60,7 +61,7 @@ class Closing:
         """Take the last result in and log the open experiment, if its verdict stands; start nothing."""
         from autoresearch.campaign.decide import log_result
         from autoresearch.campaign.opened import open_campaign
-        from autoresearch.campaign.progress import bring_forward
+        from autoresearch.campaign.progress import bring_forward, refresh
         from autoresearch.campaign.trials import cancel_trials
         from autoresearch.ledger import State
 
@@ -70,8 +71,10 @@ class Closing:
             if experiment is None:
                 return
             if experiment.state is State.JUDGED:
-                log_result(oc, "auto", note=experiment.note or "logged at the end of the night", retest=False)
-                self.folder.tell("stop", f"experiment {experiment.number} is logged: {experiment.status}")
+                note = experiment.note or "logged at the end of the night"
+                decided = log_result(oc, "auto", note=note, retest=False).experiment
+                refresh(oc)
+                self.folder.tell("stop", f"experiment {decided.number} is logged: {decided.status}")
             else:
                 self.folder.tell("stop", f"experiment {experiment.number} is open; status.py goes on with it")
 

@@ -20,7 +20,7 @@ from autoresearch.agents.supervisor import attach_line
 from autoresearch.agents.task import task_text
 from autoresearch.agents.terminal import Terminal
 from autoresearch.campaign.opened import find_campaign, open_ledger
-from autoresearch.errors import AgentError, NoCampaignError, RefusedError
+from autoresearch.errors import AgentError, NoCampaignError, RefusedError, UsageError
 from autoresearch.output import fenced
 from autoresearch.repo import Repo
 
@@ -64,6 +64,12 @@ def resume(folder: NightFolder, night: Night, caps: dict[str, Any]) -> Night:
 def _begin(folder: NightFolder, night: Night) -> Night:
     options = night.options
     profile = load_profile(options.agent)
+    if options.permissions == "allowlist" and not profile.obeys_allowlist:
+        raise UsageError(
+            f"{profile.title} cannot be held to a list of what it may do, so --permissions allowlist is not for it.",
+            hint="Take Claude Code, --agent claude, or --permissions bypass on a machine that may come to harm.",
+            code="no_allowlist",
+        )
     _refuse_other_nights(folder, options)
     require(options, profile)
     _set_up_on_the_way(options)
@@ -138,7 +144,7 @@ def _wait_for_work(folder: NightFolder, profile: Profile) -> Night:
             if night.reason == FINISHED:
                 return night
             raise AgentError(
-                f"{profile.title} did not come to work: {night.reason}.",
+                f"The night ended before {profile.title} came to work: {night.reason}.",
                 hint="python scripts/launch_tmux.py --logs",
                 code="not_at_work",
             )

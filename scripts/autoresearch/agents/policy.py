@@ -68,7 +68,8 @@ class Pace:
                     hint="Mend the profile's pace.",
                     code="profile",
                 )
-        return cls(**{key: int(value) if key == "restarts" else float(value) for key, value in data.items()})
+        values: dict[str, Any] = {key: int(value) if key == "restarts" else float(value) for key, value in data.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,11 +34,12 @@ def reset_time(text: str, now: datetime) -> datetime | None:
     if zone is None or time_of_day is None:
         return None
     moments = (
-        datetime.combine(day, time_of_day, tzinfo=zone).astimezone(now.tzinfo)
+        datetime.combine(day, time_of_day.replace(fold=fold), tzinfo=zone).astimezone(now.tzinfo)
         for day in _days(match, now.astimezone(zone).date())
+        for fold in (0, 1)  # at the end of summer time an hour comes twice
     )
-    # Compared in UTC: within one zone clock readings are compared, and at the end of summer time they repeat.
-    earliest = (now - _JUST_PAST).astimezone(UTC)
+    # Compared in UTC, since within one zone Python compares clock readings, and those repeat in that hour.
+    earliest = now.astimezone(UTC) - _JUST_PAST
     return next((each for each in moments if match["year"] or each.astimezone(UTC) > earliest), None)
 
 

@@ -29,11 +29,14 @@ from autoresearch.agents.reset import reset_time
 from autoresearch.agents.screen import Screen, Seen, classify
 from autoresearch.agents.sources import ClientFacts
 from autoresearch.agents.task import nudge_text, resume_text
+from autoresearch.errors import AutoresearchError
 from autoresearch.output import one_line
 
 FAILED_STEPS = 20  # in a row, before the supervisor gives up on its own bug
 TEND_EVERY_S = 5.0
 _MOVING = re.compile(r"[\d⠀-⣿·✢✳✶✻✽*]+")  # spinners and clocks: a client that hangs may still turn them
+
+_RULES = re.compile(r"[─━╌]{3,}")
 
 
 def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datetime) -> Sight:
@@ -51,8 +54,8 @@ def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datet
         dialog=seen.dialog,
         keys=seen.keys,
         ending=seen.ending or (facts.failure if facts.ended == "StopFailure" else ""),
-        detail=one_line(seen.detail or _last_line(screen), 200),
-        reset=reset_time(seen.reset, wall) if seen.reset else None,
+        detail=one_line(_RULES.sub("", seen.detail or _last_line(screen)), 200),
+        reset=_reset(seen, facts, wall),
         menu=bool(seen.keys),
         print_of_screen=hashlib.sha256(moving.encode()).hexdigest()[:16],
     )
@@ -75,8 +78,23 @@ def _state(profile: Profile, screen: Screen, seen: Seen, facts: ClientFacts) -> 
     return seen.state
 
 
+def _reset(seen: Seen, facts: ClientFacts, wall: datetime) -> datetime | None:
+    """When the limit is over, as the client's own record has it, else as its screen says."""
+    if facts.resets_at is not None:
+        return datetime.fromtimestamp(facts.resets_at, wall.tzinfo)
+    return reset_time(seen.reset, wall) if seen.reset else None
+
+
 def _last_line(screen: Screen) -> str:
     return next((line.strip() for line in reversed(screen.lines) if line.strip()), "")
+
+
+@dataclass(frozen=True)
+class End:
+    """Why a night ends, and whether the running trial ends with it."""
+
+    reason: str
+    at_once: bool = False
 
 
 @dataclass
@@ -88,6 +106,7 @@ class Supervisor:
     client: Client
     policy: Policy = field(init=False)
     failed_steps: int = 0
+    decided: int = 0
     tended_at: float = 0.0
     steering: list[str] = field(default_factory=list)
     step: str = ""  # the next step, as the ledger told it last
@@ -106,7 +125,11 @@ class Supervisor:
         memory.forget_clock()
         night.supervisor = os.getpid()
         before = clock()
-        self.begin()
+        try:
+            self.begin()
+        except AutoresearchError as error:
+            self.end(f"the client could not be started: {error.message}", at_once=True)
+            return
         while True:
             now = clock()
             memory.elapsed_s += now - before
@@ -119,9 +142,9 @@ class Supervisor:
                 self.failed_steps += 1
                 self.folder.tell("error", f"the supervisor met {type(error).__name__}: {error}")
                 gives_up = self.failed_steps > FAILED_STEPS
-                ended = ("a bug in the supervisor; see supervisor.log", False) if gives_up else None
+                ended = End("a bug in the supervisor; see supervisor.log") if gives_up else None
             if ended is not None:
-                self.end(*ended)
+                self.end(ended.reason, at_once=ended.at_once)
                 return
             self.save()
             time.sleep(self.policy.pace.poll_s)
@@ -137,12 +160,12 @@ class Supervisor:
             return
         self.start_client(fresh=night.memory.all_restarts == 0)
 
-    def turn(self, now: float) -> tuple[str, bool] | None:
-        """One look and one step; the reason of the end and whether it is to be at once, when it is due."""
+    def turn(self, now: float) -> End | None:
+        """One look and one step; the end, when it is due."""
         night = self.night
         for wish in self.folder.take():
             if "stop" in wish:
-                return "stopped by the user", bool(wish.get("now"))
+                return End("stopped by the user", at_once=bool(wish.get("now")))
             if text := str(wish.get("send", "")):
                 self.steering.append(text)
         wall = datetime.now().astimezone()
@@ -151,8 +174,9 @@ class Supervisor:
         sight = see(self.client.profile, screen, facts, wall)
         outlook = look_at(self.project, night.options.tag)
         self.note_facts(facts)
-        if night.memory.note_progress(outlook.rows):
+        if night.memory.note_progress(outlook.rows) and outlook.decided != self.decided:
             self.folder.tell("progress", f"{outlook.decided} experiments decided, {outlook.kept} kept")
+        self.decided = outlook.decided
         if sight.state != "busy":
             self.tend(outlook, now)
         if self.steering and self.steer(sight):
@@ -215,7 +239,7 @@ class Supervisor:
 
     # ---- what a decision does
 
-    def act(self, action: Action, screen: Screen | None) -> tuple[str, bool] | None:
+    def act(self, action: Action, screen: Screen | None) -> End | None:
         """Carry ``action`` out."""
         tell, night = self.folder.tell, self.night
         match action.act:
@@ -250,7 +274,7 @@ class Supervisor:
             case Act.END:
                 if action.reason.startswith(("stuck", "usage limit")):
                     send_notice(night.options, "stuck", "has stopped", action.reason)
-                return action.reason, False
+                return End(action.reason)
         return None
 
     def say(self, text: str) -> bool:
@@ -293,7 +317,7 @@ class Supervisor:
         with contextlib.suppress(OSError):  # a full disk: the night goes on, its record is a little old
             self.folder.write(self.night)
 
-    def end(self, reason: str, at_once: bool) -> None:
+    def end(self, reason: str, *, at_once: bool) -> None:
         """Close the night: client, trial, session, summary, notice."""
         self.night.state, self.night.reason = "ending", reason
         self.folder.tell("stop", reason)
