@@ -15,10 +15,11 @@ PY := $(VENV)/bin/python
 BENCHMARKS := $(wildcard benchmarks/*.py benchmarks/*/run.py)
 STAMP := $(VENV)/.installed-$(if $(filter 1,$(STARTERS)),torch-$(TORCH_VERSION),no-torch)
 
-.PHONY: help env demo test check bench clean
+.PHONY: help env clients demo test check bench clean
 
 help:
 	@echo "make env     create $(VENV) with all that the other targets need (STARTERS=0: without torch)"
+	@echo "make clients  install the agent clients that some tests drive; without them these are skipped"
 	@echo "make demo    watch a real campaign in tmux"
 	@echo "make test    run the tests (JOBS=$(JOBS) at a time)"
 	@echo "make check   lint, formatting, types"
@@ -31,6 +32,9 @@ $(STAMP): pyproject.toml .ci/env.sh .ci/need.sh
 	@VENV='$(VENV)' PYTHON='$(PYTHON)' UV='$(UV)' STARTERS='$(STARTERS)' TORCH_VERSION='$(TORCH_VERSION)' \
 		sh .ci/env.sh
 	@touch $@
+
+clients: $(STAMP)
+	@sh .ci/clients.sh '$(VENV)'
 
 demo: $(STAMP)
 	$(PY) scripts/demo.py

@@ -35,7 +35,7 @@ class DeviceUse:
                 return ()
             if not self._looked_for_gpus:
                 environment = json.loads((self._directory / SPEC_FILE).read_text(encoding="utf-8"))["env"]
-                self._gpus, self._looked_for_gpus = Gpus.visible(environment), True
+                self._gpus, self._looked_for_gpus = Gpus.visible(environment | runner.get("granted", {})), True
         except (OSError, ValueError, KeyError):  # not written yet, or deleted meanwhile
             return ()
         return self._processor(runner["pid"]) if self._gpus is None else _lines(self._gpus)

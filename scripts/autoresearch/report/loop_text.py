@@ -100,7 +100,10 @@ def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
 
 
 def running_line(running: dict[str, Any]) -> str:
-    parts = [f"running: {running['purpose']} trial of experiment {running['number']} at seed {running['seed']}"]
+    which = f"{running['purpose']} trial of experiment {running['number']} at seed {running['seed']}"
+    if running["waits_for"]:
+        return f"queued: {which} waits: {one_line(running['waits_for'], 200)}"
+    parts = [f"running: {which}"]
     parts.append(f"{duration(running['elapsed_s'])} of {duration(running['budget_s'])}")
     if running["fraction"] is not None:
         parts.append(f"{100 * running['fraction']:.0f} %")

@@ -1,0 +1,168 @@
+"""Our nanogpt starter beside another train.py on one GPU: val_bpb, MFU and memory at an equal budget.
+
+    python benchmarks/nanogpt_gpu/run.py --budget 60 --seeds 5 --reference karpathy/train.py
+
+Both train on the same tokens (the Python sources of this machine's packages, in BPE tokens) and are
+judged by the same validation code, ours. The reference is karpathy/autoresearch's train.py, fetched by
+whoever measures; it runs with two replacements, told in ``adapt``. Needs a CUDA GPU, torch and numpy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+
+STARTER = Path(__file__).resolve().parents[2] / "templates" / "starters" / "nanogpt"
+FIGURES = ("val_bpb", "mfu_percent", "peak_vram_mb", "num_steps", "num_params_M", "training_seconds", "total_seconds")
+
+# What the reference expects of its prepare.py, over ours: the same windows of the same text.
+SHIM = """
+import sys
+sys.path.insert(0, {starter!r})
+import importlib.util
+spec = importlib.util.spec_from_file_location("ours", {prepare!r})
+ours = importlib.util.module_from_spec(spec)
+sys.modules["ours"] = ours
+spec.loader.exec_module(ours)
+import os
+import torch
+TIME_BUDGET = ours.TIME_BUDGET
+MAX_SEQ_LEN = 2048
+SEED = int(os.environ.get("AUTORESEARCH_SEED", "1"))
+
+class Tokenizer:
+    @classmethod
+    def from_directory(cls):
+        return cls()
+    def get_vocab_size(self):
+        return ours.load_corpus().vocab_size
+
+def make_dataloader(tokenizer, B, T, split):
+    for inputs, targets in ours.batches(ours.load_corpus().train, B, T, seed=SEED, device="cuda"):
+        yield inputs.contiguous(), targets.contiguous(), 1
+
+def evaluate_bpb(model, tokenizer, batch_size):
+    return ours.evaluate_bpb(model, batch_size=batch_size, seq_len=MAX_SEQ_LEN)
+"""
+
+
+def adapt(reference: Path, folder: Path) -> Path:
+    """A copy of the reference that runs without a network, at the seed that the runner sets.
+
+    Attention is torch's own in place of a kernel from a hub, so windows are full ones; the data and the
+    evaluation are ours.
+    """
+    code = reference.read_text(encoding="utf-8")
+    code, kernels = re.subn(r"from kernels import get_kernel\n.*?flash_attn_interface\n", "", code, flags=re.DOTALL)
+    code, calls = re.subn(
+        r"fa3\.flash_attn_func\(q, k, v, causal=True, window_size=window_size\)",
+        "F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)"
+        ".transpose(1, 2)",
+        code,
+    )
+    code, windows = re.subn(r'WINDOW_PATTERN = "SSSL"', 'WINDOW_PATTERN = "L"', code)
+    code, seeds = re.subn(r"manual_seed\(42\)", 'manual_seed(int(os.environ["AUTORESEARCH_SEED"]))', code)
+    assert (kernels, calls, windows, seeds) == (1, 1, 1, 2), "this is not the train.py that was measured"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "train.py").write_text(code, encoding="utf-8")
+    shim = SHIM.format(starter=str(STARTER), prepare=str(STARTER / "prepare.py"))
+    (folder / "prepare.py").write_text(shim, encoding="utf-8")
+    return folder / "train.py"
+
+
+def make_corpus(vocab: int, megabytes: int) -> None:
+    """Tokenise the Python sources of the installed packages, unless that was done before."""
+    sys.path.insert(0, str(STARTER))
+    prepare = importlib.import_module("prepare")
+    if (prepare.CACHE / "selected.json").exists():
+        return
+    packages = [Path(sysconfig.get_paths()[name]) for name in ("purelib", "stdlib")]
+    packages += [Path(entry) for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    documents, size = {}, 0
+    for path in sorted({file for package in packages for file in package.rglob("*.py")}):
+        data = path.read_bytes() if path.is_file() else b""
+        if 200 < len(data) < 200_000 and size < megabytes * 2**20:  # no empty ones, no generated tables
+            documents[str(path)] = data
+            size += len(data)
+    prepare.read_documents = lambda dataset, sha256: list(documents.items())
+    started = time.perf_counter()
+    path = prepare.prepare("packages", "", vocab)
+    prepare.select(path, "packages", "", vocab)
+    corpus = prepare.read_corpus(path)
+    sizes = (
+        f"{len(corpus.train) / 1e6:.1f} M tokens of {corpus.vocab_size}, {len(corpus.val) / 1e6:.2f} M to validate on"
+    )
+    print(f"corpus: {size / 1e6:.0f} MB, {sizes}, in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+def train(code: Path, seed: int, budget_s: float, constants: dict[str, str]) -> dict[str, float]:
+    """One training in a process of its own; its figures."""
+    if constants:
+        text = code.read_text(encoding="utf-8")
+        for name, value in constants.items():
+            text, count = re.subn(rf"(?m)^{name} = [^#\n]+", f"{name} = {value}  ", text)
+            assert count == 1, f"no constant {name} in {code}"
+        code = code.with_name("train_variant.py")
+        code.write_text(text, encoding="utf-8")
+    env = os.environ | {"AUTORESEARCH_SEED": str(seed), "TIME_BUDGET": f"{budget_s:g}"}
+    command = [sys.executable, str(code)]
+    done = subprocess.run(command, env=env, cwd=code.parent, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout[-500:], done.stderr[-2000:], sep="\n", flush=True)
+        return {}
+    found = {name: re.search(rf"(?m)^{name}:\s*(\S+)", done.stdout) for name in FIGURES}
+    return {name: float(match[1]) for name, match in found.items() if match}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--reference", type=Path, help="karpathy/autoresearch's train.py")
+    parser.add_argument("--budget", type=float, default=60.0, metavar="S")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--vocab", type=int, default=8192)
+    parser.add_argument("--megabytes", type=int, default=160, help="of text")
+    parser.add_argument("--code", type=Path, default=STARTER / "train.py", help="ours, or a variant of it")
+    parser.add_argument(
+        "--try", dest="variants", metavar="NAME=VALUE,…", action="append", default=[], help="ours with these constants"
+    )
+    parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    args = parser.parse_args()
+    make_corpus(args.vocab, args.megabytes)
+    folder = Path(tempfile.gettempdir()) / "nanogpt_gpu"
+    ours = folder / "ours" / "train.py"
+    ours.parent.mkdir(parents=True, exist_ok=True)
+    ours.write_text(args.code.read_text(encoding="utf-8"), encoding="utf-8")
+    (ours.parent / "prepare.py").write_text((STARTER / "prepare.py").read_text(encoding="utf-8"), encoding="utf-8")
+    codes = {"ours": (ours, {})}
+    for variant in args.variants:
+        codes[variant] = (ours, dict(pair.split("=", 1) for pair in variant.split(",")))
+    if args.reference:
+        codes["reference"] = (adapt(args.reference, folder / "reference"), {})
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in codes}
+    for seed in range(1, args.seeds + 1):
+        for name, (code, constants) in codes.items():  # side by side, so that a slow hour meets both
+            figures = train(code, seed, args.budget, constants)
+            results[name].append(figures)
+            print(name, seed, *(f"{key} {value:g}" for key, value in figures.items()), sep="  ", flush=True)
+            if args.out:
+                args.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+    for name, runs in results.items():
+        for key in ("val_bpb", "mfu_percent", "peak_vram_mb"):
+            values = [run[key] for run in runs if key in run]
+            if values:
+                spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+                print(f"{name:<40} {key:<14} {statistics.fmean(values):.4f}{spread}")
+
+
+if __name__ == "__main__":
+    main()
