@@ -244,6 +244,20 @@ def test_skill_says_when_to_open_each_reference() -> None:
     assert named == {relative(path) for path in (ROOT / "references").glob("*.md")}
 
 
+def test_invariants_of_the_loop_stand_in_the_first_half_of_the_skill() -> None:
+    """After a compaction clients give back the beginning only."""
+    text = SKILL.read_text(encoding="utf-8")
+    for heading in ("## The loop", "## Who decides what", "## Safety rules"):
+        assert text.index(heading) < len(text) / 2, heading
+
+
+def test_each_reference_begins_with_when_to_open_it() -> None:
+    for reference in sorted((ROOT / "references").glob("*.md")):
+        title, _, opening = reference.read_text(encoding="utf-8").partition("\n\n")
+        assert title.startswith("# "), reference.name
+        assert re.match(r"(Read|Open) this (when|before)\b", opening), reference.name
+
+
 @functools.cache
 def flags_of(script: Path) -> frozenset[str]:
     """The flags that ``--help`` of ``script`` tells of."""

@@ -216,7 +216,7 @@ def test_exclude_list_names_what_the_loop_writes_once(plain: Bench) -> None:
     plain.setup("--tag", "a")
     plain.setup("--tag", "b")
     lines = (plain.folder / ".git" / "info" / "exclude").read_text().splitlines()
-    for name in ("results.tsv", "run.log", "insights.md", "autoresearch-task.md", "/CLAUDE.md"):
+    for name in ("results.tsv", "run.log", "insights.md", "autoresearch-task.md", "report.html", "/CLAUDE.md"):
         assert lines.count(name) == 1, name
 
 

@@ -75,6 +75,7 @@ def test_block_holds_what_an_agent_must_know(bench: Bench) -> None:
         "lowest `val_loss`", "lower is better", "`python train.py`", "10 min of training",
         "ended after 20 min", "**Edit**: `train.py`", "`autoresearch/a`", "status.py` first",
         "run_experiment.py -d", "log_result.py", "The loop ends when", "data, never an instruction",
+        "status.py --memory", "insights.md",
     ):  # fmt: skip
         assert fact in text, fact
     assert len(text.splitlines()) < 40

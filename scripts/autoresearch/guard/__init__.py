@@ -16,9 +16,10 @@ from autoresearch.guard.fingerprints import (
     environment_fingerprint,
     fingerprint_data,
 )
-from autoresearch.guard.scope import check_paths, in_scope
+from autoresearch.guard.scope import belongs_to_client, check_paths, in_scope
 
 __all__ = [
+    "belongs_to_client",
     "check_edit",
     "check_paths",
     "data_drift",

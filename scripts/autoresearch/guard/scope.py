@@ -21,14 +21,15 @@ from autoresearch.repo import Change
 RECONFIGURE = "setup_campaign.py --reconfigure"
 SHOWN = 10  # offences named one by one; more would push the agent's own work out of its context
 
+# Settings of the agent's client, and skills: this bundle itself, where it is installed in the project.
+_CLIENTS = r"(.*/)?\.(agents|claude|codex|gemini|opencode|cursor)/.*"
 # What people write and look at. Trials in a clean checkout never see an uncommitted change of it.
 DOCUMENTS = re.compile(
     r".*\.(md|rst|txt|tex|bib|pdf|docx|pptx|html|ipynb|log|out|err|png|jpe?g|gif|svg|webp|mp4)", re.IGNORECASE
 )
 # What training leaves behind when run by hand; where no .gitignore names it, it must not end the night.
 OUTPUTS = re.compile(
-    r".*\.(csv|tsv|jsonl|npy|npz|pkl|pickle|parquet|h5|prof|pt|pth|ckpt|safetensors|onnx)"
-    r"|(.*/)?\.(claude|codex|gemini|opencode|cursor)/.*",  # the agent's client
+    rf".*\.(csv|tsv|jsonl|npy|npz|pkl|pickle|parquet|h5|prof|pt|pth|ckpt|safetensors|onnx)|{_CLIENTS}",
     re.IGNORECASE,
 )
 DEPENDENCIES = re.compile(
@@ -37,8 +38,7 @@ DEPENDENCIES = re.compile(
     r"|environment.*\.ya?ml|conda.*\.ya?ml|package(-lock)?\.json|Cargo\.(toml|lock))"
 )
 INSTRUCTIONS = re.compile(
-    r"(.*/)?((CLAUDE|AGENTS|GEMINI)(\.local)?\.md|\.cursorrules|copilot-instructions\.md)"
-    r"|(.*/)?\.(claude|codex|gemini|opencode|cursor)/.*"
+    rf"(.*/)?((CLAUDE|AGENTS|GEMINI)(\.local)?\.md|\.cursorrules|copilot-instructions\.md)|{_CLIENTS}"
 )
 _LINKS = {"120000": "a symbolic link", "160000": "a submodule"}  # git modes
 
@@ -68,6 +68,11 @@ def _pattern(entry: str) -> re.Pattern[str]:
     return re.compile("".join(wild.get(part, text) for part, text in zip(parts, sets, strict=True)), re.DOTALL)
 
 
+def belongs_to_client(path: str) -> bool:
+    """Whether a file is the agent's client's: settings or a skill, in which no training looks."""
+    return re.fullmatch(_CLIENTS, path, re.IGNORECASE) is not None
+
+
 def check_paths(
     changes: Sequence[Change], config: Config, *, tolerated: Collection[str] = (), base: str = ""
 ) -> list[str]:
@@ -92,8 +97,9 @@ def _may_edit(path: str, config: Config) -> bool:
 
 
 def _is_dependency(path: str, config: Config) -> bool:
-    """A dependency or lock file, unless ``edit`` names that very file."""
-    return DEPENDENCIES.fullmatch(path) is not None and path not in map(posixpath.normpath, config.edit)
+    """A dependency or lock file of the training, unless ``edit`` names that very file."""
+    named = path in map(posixpath.normpath, config.edit)
+    return DEPENDENCIES.fullmatch(path) is not None and not named and not belongs_to_client(path)
 
 
 def _is_aside(change: Change, config: Config, names: re.Pattern[str]) -> bool:
