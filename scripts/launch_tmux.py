@@ -23,8 +23,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,13 +33,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
-from autoresearch.errors import UsageError
+from autoresearch.errors import AgentError, UsageError
 from autoresearch.output import Parser, Result, run_script
 
 if TYPE_CHECKING:
     from autoresearch.agents.night import Night, NightFolder, Options
 
 STOP_PATIENCE_S = 24 * 3600.0
+VERBS = ("status", "stop", "send", "attach", "logs", "resume", "classify")
+CAPS = ("hours", "max_experiments", "max_gpu_hours", "max_tokens", "max_cost", "max_nudges")
+OF_A_START = ("agent", "permissions", "sandboxed", "goal", "task", "model", "width", "height")
+TAKEN_BY = {"start": (*OF_A_START, *CAPS), "resume": CAPS, "classify": ("agent",)}
 EXAMPLES = """\
   python scripts/launch_tmux.py --session apr5
   python scripts/launch_tmux.py --session apr5 --agent codex --hours 8 --goal "try weight decay first"
@@ -92,44 +96,54 @@ def build_parser() -> Parser:
 
 
 def work(arguments: argparse.Namespace) -> Result:
-    _check(arguments)
-    if arguments.classify is not None:
+    verb = _verb(arguments)
+    _check(arguments, verb)
+    if verb == "classify":
         from autoresearch.agents.screen import classify_file
 
         seen = classify_file(arguments.classify, arguments.agent)
         return Result(data=seen, text=json.dumps(seen, ensure_ascii=False))
     from autoresearch.agents import launch
 
-    if not any((arguments.status, arguments.stop, arguments.send, arguments.attach, arguments.resume)) and (
-        arguments.logs is None
-    ):
-        return _tell(arguments, launch.start(_options(arguments)), "is at work")
+    if verb == "start":
+        return _tell(launch.start(_options(arguments)), "is at work")
     project = _project(arguments)
     folder, night = launch.find_night(project, arguments.session, arguments.tag)
-    if arguments.resume:
-        return _tell(arguments, launch.resume(folder, night, _caps(arguments)), "is at work again")
-    if arguments.attach:
+    if verb == "resume":
+        return _tell(launch.resume(folder, night, _caps(arguments)), "is at work again")
+    if verb == "attach":
         attach(night)
-    if arguments.send:
+    if verb == "send":
         return _send(folder, night, arguments.send)
-    if arguments.logs is not None:
+    if verb == "logs":
         events = folder.events(arguments.logs)
-        text = "\n".join(f"{event['at']} {event['kind']:<12} {event['text']}" for event in events)
-        return Result(data={"events": events}, text="\n".join([text, launch.last_screen(night)]))
-    if arguments.stop:
+        text = "\n".join(map(_line, events))
+        return Result(data={"events": events}, text="\n".join([text, launch.last_screen(folder, night)]))
+    if verb == "stop":
         night = launch.stop(folder, night, at_once=arguments.now, wait_s=STOP_PATIENCE_S)
         summary = folder.summary.read_text(encoding="utf-8") if folder.summary.exists() else ""
         text = f"The night of campaign {night.options.tag} has ended: {night.reason}.\n{summary}"
+        if folder.page.exists():
+            text += f"\nreport: {folder.page}"
         return Result(data={"night": launch.describe(folder, night)}, text=text)
     return _status(folder, night)
 
 
-def _check(arguments: argparse.Namespace) -> None:
-    for flag in ("hours", "max_experiments", "max_gpu_hours", "max_tokens", "max_cost", "max_nudges"):
-        value = getattr(arguments, flag)
-        if value is not None and not value > 0:
-            name = f"--{flag.replace('_', '-')}"
-            raise UsageError(f"{name} is {value:g}; expected a number above 0.", hint=f"{name} 8")
+def _verb(arguments: argparse.Namespace) -> str:
+    given = (verb for verb in VERBS if getattr(arguments, verb) is not None and getattr(arguments, verb) is not False)
+    return next(given, "start")
+
+
+def _check(arguments: argparse.Namespace, verb: str) -> None:
+    for flag, value in vars(arguments).items():
+        if isinstance(value, str | Path) and not _is_unicode(str(value)):
+            raise UsageError(f"{_flag(flag)} holds bytes that are not UTF-8.", hint="Write it in UTF-8.")
+        if flag in (*CAPS, "logs") and value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{_flag(flag)} is {value:g}; expected a number above 0.", hint=f"{_flag(flag)} 8")
+    parser = build_parser()
+    for flag in TAKEN_BY["start"]:
+        if flag not in TAKEN_BY.get(verb, ()) and getattr(arguments, flag) != parser.get_default(flag):
+            raise UsageError(f"{_flag(flag)} goes with the start of a night, not with --{verb}.", hint=_hint(verb))
     if not (60 <= arguments.width <= 500 and 15 <= arguments.height <= 300):
         raise UsageError(
             f"The window would be {arguments.width} x {arguments.height}; expected 60 to 500 columns, 15 to 300 rows.",
@@ -139,6 +153,22 @@ def _check(arguments: argparse.Namespace) -> None:
         raise UsageError("--now goes with --stop.", hint="python scripts/launch_tmux.py --stop --now")
     if arguments.goal and arguments.task:
         raise UsageError("--goal and --task were both given; the goal stands within the usual task.", hint="Give one.")
+    if verb == "attach" and arguments.json:
+        raise UsageError("--attach shows a terminal; it has no --json.", hint=_hint("attach"))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _hint(verb: str) -> str:
+    words = {"send": '--send "try weight decay next"', "classify": "--classify screen.txt"}
+    return f"python scripts/launch_tmux.py {words.get(verb, f'--{verb}')}"
+
+
+def _is_unicode(text: str) -> bool:
+    """Not what Python makes of arguments in another encoding."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _project(arguments: argparse.Namespace) -> Path:
@@ -149,8 +179,7 @@ def _project(arguments: argparse.Namespace) -> Path:
 
 def _caps(arguments: argparse.Namespace) -> dict[str, Any]:
     """The caps that were given."""
-    names = ("hours", "max_experiments", "max_gpu_hours", "max_tokens", "max_cost", "max_nudges")
-    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    return {name: value for name in CAPS if (value := getattr(arguments, name)) is not None}
 
 
 def _options(arguments: argparse.Namespace) -> Options:
@@ -158,14 +187,18 @@ def _options(arguments: argparse.Namespace) -> Options:
     from autoresearch.agents.night import Options
     from autoresearch.agents.policy import Caps
 
-    if arguments.session is None:
-        raise UsageError("--session is missing: the name of the tmux session.", hint="--session apr5")
+    if not arguments.session:
+        raise UsageError(
+            "--session is missing: the name of the tmux session.", hint="python scripts/launch_tmux.py --session apr5"
+        )
     task = ""
     if arguments.task is not None:
         try:
             task = arguments.task.expanduser().read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"--task {arguments.task} cannot be read: {error}.", hint="Name a text file.") from error
+        if "\0" in task:
+            raise UsageError(f"--task {arguments.task} holds a NUL byte: it is no text.", hint="Name a text file.")
         if not task.strip():
             raise UsageError(f"--task {arguments.task} is empty.", hint="Write the task into it, or use --goal.")
     return Options(
@@ -186,30 +219,33 @@ def _agent(named: str | None) -> str:
     return str(path.absolute()) if path.suffix and path.is_file() else named
 
 
-def _tell(arguments: argparse.Namespace, night: Night, what: str) -> Result:
-    from autoresearch.agents.launch import describe, find_night
+def _tell(begun: tuple[NightFolder, Night], what: str) -> Result:
+    from autoresearch.agents.launch import describe
+    from autoresearch.agents.profile import load_profile
 
-    folder, night = find_night(_project(arguments), night.options.session, night.options.tag)
-    shown = describe(folder, night)
-    text = [
-        f"{night.options.agent} {what} on campaign {night.options.tag}. You may close this terminal.",
-        f"  look:   {shown['attach']}",
-        "  ask:    python scripts/launch_tmux.py --status",
-        '  steer:  python scripts/launch_tmux.py --send "…"',
-        "  end:    python scripts/launch_tmux.py --stop",
-        "  in the morning: python scripts/summarize.py",
-    ]
-    return Result(data={"night": shown}, text="\n".join(text))
+    folder, night = begun
+    profile, shown = load_profile(night.options.agent), describe(folder, night)
+    if night.state == "ended":
+        text = [f"{profile.title} has worked on campaign {night.options.tag}, and has ended: {night.reason}."]
+    else:
+        text = [
+            f"{profile.title} {what} on campaign {night.options.tag}. You may close this terminal.",
+            f"  look:   {shown['attach']}",
+            "  ask:    python scripts/launch_tmux.py --status",
+            *(['  steer:  python scripts/launch_tmux.py --send "try weight decay next"'] if profile.listens else []),
+            "  end:    python scripts/launch_tmux.py --stop",
+        ]
+    return Result(data={"night": shown}, text="\n".join([*text, "  in the morning: python scripts/summarize.py"]))
 
 
 def _status(folder: NightFolder, night: Night) -> Result:
     from autoresearch.agents.launch import describe, last_screen
 
     shown = describe(folder, night)
-    hours = shown["elapsed_s"] / 3600
+    hours, since = shown["elapsed_s"] / 3600, shown["since"][:16].replace("T", " ")
     lines = [
         f"Night of campaign {shown['tag']}: {shown['state']}" + (f" ({shown['reason']})" if shown["reason"] else ""),
-        f"  agent {shown['agent']}, tmux session {shown['session']}, {hours:.1f} h, since {shown['since']}",
+        f"  agent {shown['agent']}, tmux session {shown['session']}, {hours:.1f} h, since {since} UTC",
         f"  nudges {shown['nudges']}, restarts {shown['restarts']}, "
         f"tokens {shown['tokens']}, USD {shown['cost_usd']:.2f}",
     ]
@@ -217,17 +253,22 @@ def _status(folder: NightFolder, night: Night) -> Result:
         lines.append(f"  waits until {shown['waiting_until']}")
     if shown["state"] == "unwatched":
         lines.append("  no supervisor watches it; go on with: python scripts/launch_tmux.py --resume")
-    lines += [f"  {event['at']} {event['kind']:<12} {event['text'][:120]}" for event in shown["last_events"]]
+    lines += [f"  {_line(event)[:160]}" for event in shown["last_events"]]
     if shown["state"] not in ("ended", "unwatched"):
-        lines += [last_screen(night, 12), f"look: {shown['attach']}"]
+        lines += [last_screen(folder, night, 12), f"look: {shown['attach']}"]
     return Result(data={"night": shown}, text="\n".join(lines))
+
+
+def _line(event: dict[str, str]) -> str:
+    """An event for readers; all times are UTC."""
+    return f"{event['at'][:19].replace('T', ' ')} {event['kind']:<8} {event['text']}".rstrip()
 
 
 def _send(folder: NightFolder, night: Night, text: str) -> Result:
     from autoresearch.agents.launch import send
 
     if not text.strip():
-        raise UsageError("--send is empty.", hint='python scripts/launch_tmux.py --send "try weight decay next"')
+        raise UsageError("--send is empty.", hint=_hint("send"))
     delivered = send(folder, night, text)
     said = "The agent has it." if delivered else "It is given to the agent as soon as its client can take it."
     return Result(data={"delivered": delivered}, text=said)
@@ -235,10 +276,23 @@ def _send(folder: NightFolder, night: Night, text: str) -> Result:
 
 def attach(night: Night) -> NoReturn:
     """Become the tmux client that shows the session."""
-    tmux = shutil.which("tmux") or "tmux"
-    socket = ["-L", night.options.socket] if night.options.socket else []
-    verb = "switch-client" if os.environ.get("TMUX") and not socket else "attach-session"
-    os.execv(tmux, [tmux, *socket, verb, "-t", f"={night.options.session}"])  # noqa: S606 - to become it is the purpose
+    from autoresearch.agents.terminal import Terminal, require_tmux
+
+    require_tmux()
+    session, socket = night.options.session, night.options.socket or "default"
+    if not Terminal(session, socket=socket).exists():
+        raise AgentError(
+            f"There is no tmux session {session}: the night is not under way.",
+            hint="python scripts/launch_tmux.py --status",
+            code="session_gone",
+        )
+    if not sys.stdin.isatty():
+        raise UsageError("--attach needs a terminal.", hint=_hint("logs"))
+    verb = "switch-client"
+    if Path(os.environ.get("TMUX", "").partition(",")[0]).name != socket:  # we are not in a window of that server
+        verb = "attach-session"
+        os.environ.pop("TMUX", None)  # within another server's window tmux would refuse
+    os.execvp("tmux", ["tmux", "-L", socket, verb, "-t", f"={session}"])  # noqa: S606 - to become it is the purpose
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -32,6 +32,8 @@ def main(arguments: list[str]) -> int:
         if night is None:
             sys.stderr.write(f"there is no night in {folder.path}\n")
             return 2
+        if night.state == "ended":  # by a --stop that was quicker than we
+            return 0
         Supervisor(folder, night, Client(folder, night, dict(os.environ))).run()
     return 0
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from autoresearch.agents.check import MIB, Check, failed, passed, warning
 from autoresearch.agents.leftovers import is_of_trial
+from autoresearch.runner.devices import process_text
 from autoresearch.runner.memory import GPU_NODES, text
 
 FOREIGN_MIB = 512  # what a desktop takes is nobody's training
@@ -89,21 +90,11 @@ def _read(nvml: Any, index: int) -> Gpu:
         busy = 0
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
     ours = [process for process in processes if is_of_trial(process.pid)]
-    foreign = [_process(process) for process in processes if process not in ours]
+    foreign = [process_text(process.pid, process.usedGpuMemory) for process in processes if process not in ours]
     return Gpu(
         index=index, name=text(nvml.nvmlDeviceGetName(handle)), total_mib=memory.total / MIB,
         used_mib=memory.used / MIB, busy_percent=busy, ours=len(ours), foreign=tuple(foreign),
     )  # fmt: skip
-
-
-def _process(process: Any) -> str:
-    """``python (pid 4711, 3072 MiB)``; in a container neither may be known."""
-    try:
-        command = Path(f"/proc/{process.pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        command = "a process"
-    memory = f", {process.usedGpuMemory / MIB:.0f} MiB" if process.usedGpuMemory else ""
-    return f"{command} (pid {process.pid}{memory})"
 
 
 def _told(gpu: Gpu) -> str:

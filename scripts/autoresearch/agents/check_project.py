@@ -216,7 +216,7 @@ def _is_running(campaign: Campaign, trial: Trial) -> bool:
     if not trial.handle:  # the command that was to start it has been killed, or is at it
         return False
     executor = executor_for(Config.from_dict(campaign.config).executor)
-    return executor.poll([trial.handle])[trial.id] is State.RUNNING or not _without_result([trial])
+    return executor.poll([trial.handle])[trial.id] is not State.GONE or not _without_result([trial])
 
 
 def _runners(state_dir: Path) -> Iterator[tuple[int, str]]:

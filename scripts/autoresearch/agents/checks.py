@@ -42,18 +42,22 @@ def check_machine(
     return list(_all_checks(project, agent=agent, session=session, socket=socket, tag=tag))
 
 
-def require(options: Options, profile: Profile) -> None:
-    """``MachineError`` for the first thing on this machine that keeps the night of ``options`` from beginning."""
-    demand(_for_the_night(options, profile))
+def require(options: Options, profile: Profile, *, adopts: bool = False) -> None:
+    """``MachineError`` for the first thing on this machine that keeps the night of ``options`` from beginning.
+
+    ``adopts``: its tmux session is there already, and is taken over.
+    """
+    demand(_for_the_night(options, profile, adopts=adopts))
 
 
-def _for_the_night(options: Options, profile: Profile) -> Iterator[Check]:
+def _for_the_night(options: Options, profile: Profile, *, adopts: bool) -> Iterator[Check]:
     from autoresearch.agents.check_project import check_disk
     from autoresearch.repo import Repo
 
     yield check_git()
     yield check_tmux()
-    yield check_session(options.session, options.socket)
+    if not adopts:
+        yield check_session(options.session, options.socket)
     yield from check_client(profile, chosen=True)
     yield from check_root(profile, permissions=options.permissions, sandboxed=options.sandboxed)
     yield check_disk(Repo(Path(options.project)), None)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from autoresearch.agents.leftovers import end_leftovers
+from autoresearch.agents.leftovers import NIGHT_MARK, end_leftovers
 from autoresearch.agents.night import Night, NightFolder
 from autoresearch.agents.profile import LAST, Profile, load_profile
 from autoresearch.agents.screen import classify
@@ -15,10 +16,12 @@ from autoresearch.agents.settings import write_settings
 from autoresearch.agents.sources import ClientFacts, read_facts
 from autoresearch.agents.task import python
 from autoresearch.agents.terminal import Terminal
+from autoresearch.campaign.trials import path_without_script_environment
 
 SCRIPTS = Path(__file__).resolve().parents[2]
-NIGHT_MARK = "AUTORESEARCH_NIGHT"
 LEAVE_POLL_S = 0.2
+BETWEEN_KEYS_S = 0.5  # some clients take two keys in one go for one
+ARGUMENT_BYTES = 100_000  # the kernel's limit for one argument is 128 KiB
 PROMPT_PATIENCE_S = 5.0  # from an interrupt to the prompt
 
 
@@ -54,9 +57,12 @@ class Client:
             self.profile, self.folder.path, permissions=options.permissions, scripts=SCRIPTS,
             python=python(), project=project, edit=edited_files(project, options.tag),
         )  # fmt: skip
+        given = self.profile.takes_task_again if resumes else self.profile.takes_task
+        # A slash would make it a command of the client, and a long one would not pass.
+        given = given and len(task.encode()) <= ARGUMENT_BYTES and not task.startswith("/")
         argv = self.profile.argv(
-            permissions=options.permissions, scripts=SCRIPTS, project=project, settings=settings,
-            model=options.model, conversation=(conversation or LAST) if resumes else "", task=task,
+            permissions=options.permissions, scripts=SCRIPTS, project=project, settings=settings, model=options.model,
+            conversation=(conversation or LAST) if resumes else "", task=task if given else "",
         )  # fmt: skip
         env = self.environment()
         self.started_at = time.time()
@@ -65,7 +71,7 @@ class Client:
         else:
             self.terminal.start(argv, env=env, cwd=project, width=options.width, height=options.height)
             self.open_monitor()
-        return self.profile.takes_task
+        return given
 
     def open_monitor(self) -> None:
         """A second window with the campaign's live view."""
@@ -75,7 +81,7 @@ class Client:
 
     def environment(self) -> dict[str, str]:
         """The launcher's environment, quieted, and marked so that what the client starts can be found again."""
-        env = {**self.env, **self.profile.environment, NIGHT_MARK: self.night.mark}
+        env = {**without_script_environment(self.env), **self.profile.environment, NIGHT_MARK: self.night.mark}
         if self.night.options.sandboxed and self.profile.root is not None:
             env[self.profile.root.variable] = self.profile.root.value
         return env
@@ -93,14 +99,29 @@ class Client:
     def leave(self, patience_s: float) -> None:
         """Interrupt the client, ask it to go, and end it: afterwards it and its children are gone."""
         if self.terminal.pid() is not None:
-            self.terminal.press(*self.profile.interrupt)
+            self.interrupt()
             if self.profile.leave and self._comes_to_its_prompt():
                 self.terminal.press("C-u")
                 self.terminal.type_line(self.profile.leave)
                 self.terminal.enter()
-                _wait(lambda: self.terminal.pid() is None, patience_s)
+                _wait(self._has_left, patience_s)
         self.terminal.kill()
         self.end_leftovers()
+
+    def interrupt(self) -> None:
+        """Have the client end its turn."""
+        for key in self.profile.interrupt:
+            self.terminal.press(key)
+            time.sleep(BETWEEN_KEYS_S)
+
+    def _has_left(self) -> bool:
+        """Whether the client has gone; a question whether it really should is answered."""
+        screen = self.terminal.look()
+        if screen is not None:
+            seen = classify(self.profile, screen)
+            if seen.state == "dialog":
+                self.terminal.press(*seen.keys)
+        return self.terminal.pid() is None
 
     def _comes_to_its_prompt(self) -> bool:
         def at_prompt() -> bool:
@@ -115,6 +136,14 @@ def _wait(condition: Callable[[], bool], patience_s: float) -> bool:
     while not (met := condition()) and time.monotonic() < deadline:
         time.sleep(LEAVE_POLL_S)
     return met
+
+
+def without_script_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """``env`` less what ``uv run`` makes for one script: the python that the client finds is the user's."""
+    kept = {**env, "PATH": path_without_script_environment(env.get("PATH", os.defpath))}
+    if kept["PATH"] != env.get("PATH", os.defpath):
+        kept.pop("VIRTUAL_ENV", None)
+    return kept
 
 
 def edited_files(project: Path, tag: str) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.agents.client import Client
+from autoresearch.agents.morning import Report
 from autoresearch.agents.night import Night, NightFolder
 from autoresearch.agents.outlook import look_at
 from autoresearch.agents.policy import Pace
@@ -26,6 +27,7 @@ class Closing:
     night: Night
     client: Client
     pace: Pace
+    report: Report
 
     def close(self, *, at_once: bool) -> None:
         """Afterwards nothing of the night runs. ``at_once`` ends the running trial, else it is waited for."""
@@ -79,10 +81,6 @@ class Closing:
                 self.folder.tell("stop", f"experiment {experiment.number} is open; status.py goes on with it")
 
     def write_summary(self) -> None:
-        """What ``summarize.py`` says, kept beside the night's record."""
-        from autoresearch.report.summary import read_summaries
-        from autoresearch.report.text import render
-
+        """What the human reads in the morning."""
         with contextlib.suppress(NoCampaignError):
-            (summary,) = read_summaries(self.project, tag=self.night.options.tag)
-            self.folder.summary.write_text(render(summary) + "\n", encoding="utf-8")
+            self.report.finish()

@@ -13,7 +13,7 @@ import os
 import time
 from signal import SIGTERM
 
-from autoresearch.executors.local import MARK as TRIAL_MARK
+from autoresearch.runner.orphans import MARK as TRIAL_MARK
 from autoresearch.runner.processes import (
     PROC,
     ancestors,

@@ -29,6 +29,8 @@ from autoresearch.trial import write_json
 FOLDER = "night"
 EVENT_WIDTH = 500
 TAIL_BYTES = 256 * 1024
+LOCK_PATIENCE_S = 2.0  # whoever asks whether it is held, holds it for a moment
+LOCK_POLL_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Night:
     conversation: str = ""  # the client's own id of it
     waiting_until: str = ""
     memory: Memory = field(default_factory=Memory)
+    steering: list[str] = field(default_factory=list)  # what the user sent and the client could not take yet
     tokens: dict[str, int] = field(default_factory=dict)  # by transcript
     cost_usd: dict[str, float] = field(default_factory=dict)  # by conversation
 
@@ -110,6 +113,14 @@ class NightFolder:
     @property
     def summary(self) -> Path:
         return self.path / "summary.txt"
+
+    def screen(self, name: str = "end") -> Path:
+        """A screen that was kept; ``end`` is the last one."""
+        return self.path / "screens" / f"{name}.txt"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
 
     @property
     def inbox(self) -> Path:
@@ -163,47 +174,58 @@ class NightFolder:
         return path
 
     def take(self) -> list[dict[str, Any]]:
-        """All wishes, oldest first, removed from the letter box."""
+        """All wishes, oldest first, removed from the letter box; what cannot be removed is not taken."""
         wishes = []
         for path in sorted(self.inbox.glob("*.json")):
             with contextlib.suppress(OSError, ValueError):
-                wishes.append(json.loads(path.read_text(encoding="utf-8")))
-            path.unlink(missing_ok=True)
+                text = path.read_text(encoding="utf-8")
+                path.unlink()
+                wishes.append(json.loads(text))
         return wishes
 
     def is_watched(self) -> bool:
         """Whether a supervisor lives: it holds the lock, which dies with it."""
         try:
-            with self._lock():
-                return False
-        except AgentError:
-            return True
+            descriptor = os.open(self._lock, os.O_RDONLY | os.O_CLOEXEC)  # on a read-only disk, too
         except OSError:
             return False
+        try:
+            return not _locks(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Hold the lock; ``AgentError`` if another supervisor has it."""
-        with self._lock():
-            yield
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
         if not self.path.is_dir():
             raise FileNotFoundError(self.path)
-        descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + LOCK_PATIENCE_S
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AgentError(
-                    f"The night of campaign {self.path.parent.name} has a supervisor already.",
-                    hint="python scripts/launch_tmux.py --status",
-                    code="already_running",
-                ) from None
+            while not _locks(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() > deadline:
+                    raise AgentError(
+                        f"The night of campaign {self.path.parent.name} has a supervisor already.",
+                        hint="python scripts/launch_tmux.py --status",
+                        code="already_running",
+                    )
+                time.sleep(LOCK_POLL_S)
             yield
         finally:
             os.close(descriptor)
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / "lock"
+
+
+def _locks(descriptor: int, how: int) -> bool:
+    """Whether the lock could be taken, without waiting."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def nights(state_dir: Path) -> list[NightFolder]:

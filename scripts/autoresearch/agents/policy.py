@@ -358,7 +358,7 @@ class Policy:
 
     def _restart(self, memory: Memory, now: float, reason: str, *, fresh: bool = False) -> Action:
         if memory.restarts >= self.pace.restarts or (memory.restarts and not memory.has_worked):
-            return Action(act=Act.END, reason=f"{reason}; started {memory.restarts} times without any progress")
+            return Action(act=Act.END, reason=f"{reason}; {memory.restarts + 1} starts without any progress")
         assert memory.since is not None
         gap_s = min(self.pace.restart_after_s * 2**memory.restarts, self.pace.backoff_most_s)
         if memory.state == "exited" and now - memory.since < gap_s:

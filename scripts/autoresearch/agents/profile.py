@@ -170,6 +170,11 @@ class Profile:
         return "claude_hooks" in self.sources or not self.binary
 
     @property
+    def listens(self) -> bool:
+        """Whether anything can be said to it."""
+        return self.screen.input is not None
+
+    @property
     def takes_task(self) -> bool:
         """Whether the task of a new conversation reaches the client with its command line."""
         return self.task == "argument"

@@ -7,86 +7,32 @@ supervisor goes on where a killed one stopped.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import random
-import re
 import time
 import traceback
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from autoresearch.agents.client import Client
 from autoresearch.agents.closing import Closing
 from autoresearch.agents.delivery import deliver
+from autoresearch.agents.morning import Report
 from autoresearch.agents.night import Night, NightFolder
 from autoresearch.agents.notices import send_notice
 from autoresearch.agents.outlook import Outlook, look_at, tend
 from autoresearch.agents.policy import Act, Action, Look, Pace, Policy, Sight, Spent
-from autoresearch.agents.profile import Profile
-from autoresearch.agents.reset import reset_time
-from autoresearch.agents.screen import Screen, Seen, classify
+from autoresearch.agents.screen import Screen
+from autoresearch.agents.sight import see
 from autoresearch.agents.sources import ClientFacts
 from autoresearch.agents.task import nudge_text, resume_text
 from autoresearch.errors import AutoresearchError
-from autoresearch.output import one_line
 
-FAILED_STEPS = 20  # in a row, before the supervisor gives up on its own bug
+UNHEARD_TOLD = 3  # lines in a row that did not arrive, after which the human hears of it
+FAILED_STEPS = 20  # in a row, before the supervisor gives up: after half an hour, with the pauses between them
+FAILED_PAUSE_S = 120.0  # the longest
 TEND_EVERY_S = 5.0
-_MOVING = re.compile(r"[\d⠀-⣿·✢✳✶✻✽*]+")  # spinners and clocks: a client that hangs may still turn them
-
-_RULES = re.compile(r"[─━╌]{3,}")
-
-
-def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datetime) -> Sight:
-    """What the client's own words and its screen say together.
-
-    Dialogs and limits are known from the screen alone. Between "busy" and "at the prompt" the client's
-    own record is right where it keeps one, since its screen may show old text.
-    """
-    if screen is None:
-        return Sight(state="exited", detail="its tmux session is gone")
-    seen = classify(profile, screen)
-    moving = _MOVING.sub("", "\n".join(screen.lines))
-    sight = Sight(
-        state=_state(profile, screen, seen, facts),
-        dialog=seen.dialog,
-        keys=seen.keys,
-        ending=seen.ending or (facts.failure if facts.ended == "StopFailure" else ""),
-        detail=one_line(_RULES.sub("", seen.detail or _last_line(screen)), 200),
-        reset=_reset(seen, facts, wall),
-        menu=bool(seen.keys),
-        print_of_screen=hashlib.sha256(moving.encode()).hexdigest()[:16],
-    )
-    if sight.state in ("ready", "error") and sight.ending:
-        return replace(sight, state="limit" if sight.ending == "limit" else "error")
-    return sight
-
-
-def _state(profile: Profile, screen: Screen, seen: Seen, facts: ClientFacts) -> str:
-    if seen.state == "exited":
-        return "finished" if profile.finishes and screen.exit_status == "0" else "exited"
-    if seen.state == "limit" or (seen.state == "dialog" and seen.keys):
-        return seen.state
-    if facts.state in ("busy", "shell"):
-        return "busy"
-    if facts.state == "waiting":
-        return "dialog"
-    if facts.state == "idle" and seen.state in ("busy", "unknown"):
-        return "ready"
-    return seen.state
-
-
-def _reset(seen: Seen, facts: ClientFacts, wall: datetime) -> datetime | None:
-    """When the limit is over, as the client's own record has it, else as its screen says."""
-    if facts.resets_at is not None:
-        return datetime.fromtimestamp(facts.resets_at, wall.tzinfo)
-    return reset_time(seen.reset, wall) if seen.reset else None
-
-
-def _last_line(screen: Screen) -> str:
-    return next((line.strip() for line in reversed(screen.lines) if line.strip()), "")
 
 
 @dataclass(frozen=True)
@@ -105,13 +51,16 @@ class Supervisor:
     night: Night
     client: Client
     policy: Policy = field(init=False)
+    report: Report = field(init=False)
     failed_steps: int = 0
     decided: int = 0
+    resumed: bool = False  # the client has taken up its earlier conversation
+    unheard: int = 0  # lines in a row that did not arrive
     tended_at: float = 0.0
-    steering: list[str] = field(default_factory=list)
     step: str = ""  # the next step, as the ledger told it last
 
     def __post_init__(self) -> None:
+        self.report = Report(self.folder, self.night.options)
         pace = Pace.from_dict(self.client.profile.pace)
         self.policy = Policy(caps=self.night.options.caps, pace=pace, jitter=random.random())
 
@@ -127,8 +76,10 @@ class Supervisor:
         before = clock()
         try:
             self.begin()
-        except AutoresearchError as error:
-            self.end(f"the client could not be started: {error.message}", at_once=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user is told and nothing is left running
+            if not isinstance(error, AutoresearchError):
+                traceback.print_exc()
+            self.end(f"the client could not be started: {error}", at_once=True)
             return
         while True:
             now = clock()
@@ -142,12 +93,12 @@ class Supervisor:
                 self.failed_steps += 1
                 self.folder.tell("error", f"the supervisor met {type(error).__name__}: {error}")
                 gives_up = self.failed_steps > FAILED_STEPS
-                ended = End("a bug in the supervisor; see supervisor.log") if gives_up else None
+                ended = End(f"the supervisor cannot go on: {error}; see {self.folder.log}") if gives_up else None
             if ended is not None:
                 self.end(ended.reason, at_once=ended.at_once)
                 return
             self.save()
-            time.sleep(self.policy.pace.poll_s)
+            time.sleep(min(self.policy.pace.poll_s * 2**self.failed_steps, FAILED_PAUSE_S))
 
     def begin(self) -> None:
         """Start the client, or find the one that a killed supervisor has left at work."""
@@ -163,11 +114,10 @@ class Supervisor:
     def turn(self, now: float) -> End | None:
         """One look and one step; the end, when it is due."""
         night = self.night
-        for wish in self.folder.take():
-            if "stop" in wish:
-                return End("stopped by the user", at_once=bool(wish.get("now")))
-            if text := str(wish.get("send", "")):
-                self.steering.append(text)
+        wishes = self.folder.take()
+        if stops := [wish for wish in wishes if "stop" in wish]:
+            return End("stopped by the user", at_once=any(wish.get("now") for wish in stops))
+        night.steering += [str(wish["send"]) for wish in wishes if "send" in wish]
         wall = datetime.now().astimezone()
         screen = self.client.terminal.look()
         facts = self.client.facts()
@@ -176,10 +126,11 @@ class Supervisor:
         self.note_facts(facts)
         if night.memory.note_progress(outlook.rows) and outlook.decided != self.decided:
             self.folder.tell("progress", f"{outlook.decided} experiments decided, {outlook.kept} kept")
+            self.report.rewrite()
         self.decided = outlook.decided
         if sight.state != "busy":
             self.tend(outlook, now)
-        if self.steering and self.steer(sight):
+        if night.steering and self.steer(sight):
             return None
         was = night.memory.state
         look = Look(sight=sight, outlook=outlook, now=now, wall=wall)
@@ -230,12 +181,12 @@ class Supervisor:
         takes = sight.state == "ready" or (sight.state == "busy" and self.client.profile.queues)
         if not takes or self.night.memory.wait_from is not None:
             return False
-        text = self.steering.pop(0)
-        if self.say(text):
-            self.folder.tell("send", text)
-            return True
-        self.steering.insert(0, text)
-        return False
+        text = self.night.steering[0]
+        if not self.say(text):
+            return False
+        del self.night.steering[0]
+        self.folder.tell("send", text)
+        return True
 
     # ---- what a decision does
 
@@ -250,8 +201,9 @@ class Supervisor:
                 tell("dialog", f"{action.reason}: {' '.join(action.keys)}")
                 self.client.terminal.press(*action.keys)
             case Act.GIVE_TASK:
-                tell("task", "given as a file")
-                self.say(f"Read {self.folder.task} and follow it.")
+                tell("task", "typed")
+                text = resume_text() if self.resumed else f"Read {self.folder.task} and follow it."
+                night.memory.task_given = self.say(text)
             case Act.NUDGE:
                 step = tend(self.project, night.options.tag) or self.step
                 tell("nudge", action.reason)
@@ -264,13 +216,11 @@ class Supervisor:
                 send_notice(night.options, "limit", "waits for a usage limit", told)
             case Act.INTERRUPT:
                 tell("error", action.reason)
-                self.client.terminal.press(*self.client.profile.interrupt)
+                self.client.interrupt()
             case Act.RESTART:
                 self.restart(action)
             case Act.HANDOVER:
-                saved = self.save_screen(screen)
-                tell("handover", f"{action.reason}; screen: {saved}")
-                send_notice(night.options, "handover", "needs you", f"{action.reason}\n{attach_line(night)}")
+                self.hand_over(action.reason, screen)
             case Act.END:
                 if action.reason.startswith(("stuck", "usage limit")):
                     send_notice(night.options, "stuck", "has stopped", action.reason)
@@ -280,9 +230,18 @@ class Supervisor:
     def say(self, text: str) -> bool:
         """Type one line and send it; False if it did not arrive."""
         arrived = deliver(self.client.terminal, self.client.profile, text)
+        self.unheard = 0 if arrived else self.unheard + 1
         if not arrived:
             self.folder.tell("error", "a line did not reach the client's input box")
+        if self.unheard == UNHEARD_TOLD:
+            self.night.state, self.night.reason = "handover", "the client takes nothing that is typed"
+            self.hand_over(self.night.reason, self.client.terminal.look())
         return arrived
+
+    def hand_over(self, reason: str, screen: Screen | None) -> None:
+        """Tell the human what only a human can do."""
+        self.folder.tell("handover", f"{reason}; screen: {self.save_screen(screen)}")
+        send_notice(self.night.options, "handover", "needs you", f"{reason}\n{attach_line(self.night)}")
 
     def restart(self, action: Action) -> None:
         self.folder.tell("exit", action.reason)
@@ -296,7 +255,7 @@ class Supervisor:
         ended = self.client.end_leftovers()
         if ended:
             self.folder.tell("orphan", f"ended {ended} processes that the client had left")
-        resumes = not fresh and (bool(night.conversation) or memory.has_worked)
+        resumes = self.resumed = not fresh and (bool(night.conversation) or memory.has_worked)
         task = resume_text() if resumes else self.folder.task.read_bytes().decode("utf-8")
         memory.task_given = self.client.start(task, resumes=resumes, conversation=night.conversation)
         how = "with its conversation" if resumes else "with a new conversation"
@@ -304,12 +263,11 @@ class Supervisor:
         if memory.task_given:
             self.folder.tell("task", "given as an argument")
 
-    def save_screen(self, screen: Screen | None) -> Path:
+    def save_screen(self, screen: Screen | None, name: str = "") -> Path:
         """Keep a screen that a human should look at."""
-        folder = self.folder.path / "screens"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{datetime.now(UTC):%Y%m%dT%H%M%S}.txt"
+        path = self.folder.screen(name or f"{datetime.now(UTC):%Y%m%dT%H%M%S}")
         with contextlib.suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
             path.write_text("\n".join(screen.lines if screen else []) + "\n", encoding="utf-8")
         return path
 
@@ -322,7 +280,8 @@ class Supervisor:
         self.night.state, self.night.reason = "ending", reason
         self.folder.tell("stop", reason)
         self.save()
-        Closing(self.folder, self.night, self.client, self.policy.pace).close(at_once=at_once)
+        self.save_screen(self.client.terminal.look(), "end")
+        Closing(self.folder, self.night, self.client, self.policy.pace, self.report).close(at_once=at_once)
         self.night.state, self.night.ended_at = "ended", datetime.now(UTC).isoformat(timespec="seconds")
         self.night.waiting_until = ""
         self.folder.tell("ended", reason)
