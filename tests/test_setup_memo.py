@@ -181,6 +181,15 @@ def test_tracked_file_is_not_modified_by_a_keep(bench: Bench) -> None:
     assert bench.status() == ""
 
 
+def test_tracked_file_is_part_of_a_new_epochs_base(bench: Bench) -> None:
+    bench.commit({"CLAUDE.md": "Rules.\n"})
+    bench.setup("--tag", "a")
+    bench.setup("--reconfigure", "--budget", "77")
+    assert bench.status() == ""
+    assert "77" in memo(bench)
+    assert "77" in bench.git("show", "HEAD:CLAUDE.md")
+
+
 @pytest.mark.parametrize("text", ["Mine alone.\n", f"{BEGIN}\nhalf\n"])
 def test_file_whose_markers_the_user_took_out_is_left_alone(bench: Bench, text: str) -> None:
     bench.setup("--tag", "a")

@@ -34,9 +34,9 @@ def log_result(
     """Decide the open experiment as ``status`` (auto | keep | discard | crash) and record it.
 
     Afterwards the ledger holds the decision, results.tsv its row, and the branch stands on the
-    incumbent; a re-test that is due runs, unless ``retest`` is False. A second call decides nothing and answers with the last decision.
-    ``StillRunningError`` while the experiment has no verdict, ``RefusedError`` where the evidence
-    does not allow ``status``.
+    incumbent; a re-test that is due runs, unless ``retest`` is False. A second call decides nothing
+    and answers with the last decision. ``StillRunningError`` while the experiment has no verdict,
+    ``RefusedError`` where the evidence does not allow ``status``.
     """
     experiment = oc.ledger.open_experiment(oc.tag)
     if experiment is None:

@@ -115,6 +115,15 @@ def render_memo(oc: OpenCampaign) -> bool:
     return changed
 
 
+def write_tracked(campaign: Campaign, config: Config, project: Path, memos: Sequence[Memo]) -> list[str]:
+    """Write the block into those of ``memos`` that git tracks; their paths, which belong into the base commit."""
+    paths = [memo.path for memo in memos if memo.tracked]
+    for name in paths:
+        block = render_block(campaign, config, project, tracked=True)
+        replace_text(project / name, with_block(read_memo(project / name), block, name))
+    return paths
+
+
 def replace_text(path: Path, text: str) -> bool:
     """Make ``path`` say ``text``, atomically and with its mode kept; False if it already does."""
     if path.exists() and read_memo(path) == text:

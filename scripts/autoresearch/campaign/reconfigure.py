@@ -8,7 +8,7 @@ from typing import Any
 
 from autoresearch.campaign.configure import Wishes, check_edit, with_wishes
 from autoresearch.campaign.entry import Project
-from autoresearch.campaign.memo import render_memo, replace_text
+from autoresearch.campaign.memo import BEGIN, Memo, memo_files, read_memo, render_memo, replace_text, write_tracked
 from autoresearch.campaign.needs import is_missing
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.preflight import check_work_tree, own_files
@@ -79,12 +79,13 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
         )
     cancel_trials(oc)  # a re-test of the incumbent would be judged by a rule that is gone
     replace_text(oc.repo.project / CONFIG_FILE, text)
-    commit = oc.repo.commit_paths(tip, [CONFIG_FILE], f"autoresearch: new settings, epoch {oc.campaign.epoch + 1}")
+    written = [CONFIG_FILE, *write_tracked(oc.campaign, config, oc.repo.project, _own_memos(oc, tip))]
+    commit = oc.repo.commit_paths(tip, written, f"autoresearch: new settings, epoch {oc.campaign.epoch + 1}")
     if oc.repo.root_tree(commit) == oc.repo.root_tree(tip):
         commit = tip
     else:
         oc.repo.set_branch(oc.branch, commit, tip, "new settings")
-    oc.repo.unstage([CONFIG_FILE])
+    oc.repo.unstage(written)
     campaign = oc.campaign
     with oc.ledger.transaction():
         campaign.epoch += 1
@@ -99,6 +100,12 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
     notes += refresh(fresh)
     render_memo(fresh)
     return Reconfigured(changed=True, epoch=campaign.epoch, base_commit=commit, differences=differences, notes=notes)
+
+
+def _own_memos(oc: OpenCampaign, tip: str) -> list[Memo]:
+    """The memos whose block still stands."""
+    memos = memo_files(oc.repo.project, oc.repo.files(tip), agents_md=True)
+    return [memo for memo in memos if BEGIN in read_memo(oc.repo.project / memo.path)]
 
 
 def _wanted(oc: OpenCampaign, wishes: Wishes, tip: str) -> tuple[str, Config]:

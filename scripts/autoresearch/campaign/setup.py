@@ -22,7 +22,7 @@ from typing import Any
 from autoresearch.campaign.configure import Wishes, with_wishes
 from autoresearch.campaign.detect import Finding
 from autoresearch.campaign.entry import SETUP, Project
-from autoresearch.campaign.memo import memo_files, read_memo, render_block, replace_text, with_block
+from autoresearch.campaign.memo import memo_files, read_memo, render_block, replace_text, with_block, write_tracked
 from autoresearch.campaign.memory import remember
 from autoresearch.campaign.needs import Data, is_missing
 from autoresearch.campaign.opened import RESULTS_FILE, lock
@@ -138,12 +138,8 @@ def _record(plan: Plan, repo: Repo, ledger: Ledger, data: dict[str, Any], *, age
     paths = [CONFIG_FILE, *plan.starter]
     if config_text(repo.project / CONFIG_FILE) != plan.made.text:
         replace_text(repo.project / CONFIG_FILE, plan.made.text)
-    for memo in memo_files(repo.project, plan.project.files, agents_md=agents_md):
-        if memo.tracked:
-            path = repo.project / memo.path
-            block = render_block(campaign, config, repo.project, tracked=True)
-            replace_text(path, with_block(read_memo(path), block, memo.path))
-            paths.append(memo.path)
+    memos = memo_files(repo.project, plan.project.files, agents_md=agents_md)
+    paths += write_tracked(campaign, config, repo.project, memos)
     commit = repo.commit_paths(plan.head_commit, paths, f"autoresearch: set up campaign {plan.tag}")
     same = repo.root_tree(commit) == repo.root_tree(plan.head_commit)
     campaign.base_commit = plan.head_commit if same else commit

@@ -51,6 +51,8 @@ CREATE TABLE IF NOT EXISTS experiment (
 CREATE INDEX IF NOT EXISTS experiment_state ON experiment(tag, state);
 CREATE INDEX IF NOT EXISTS experiment_status ON experiment(tag, status);
 CREATE INDEX IF NOT EXISTS experiment_tree ON experiment(tag, tree_sha);
+CREATE INDEX IF NOT EXISTS experiment_open ON experiment(tag, number) WHERE state IN ('running', 'judged');
+CREATE INDEX IF NOT EXISTS experiment_baseline ON experiment(tag, epoch, number) WHERE incumbent IS NULL;
 CREATE TABLE IF NOT EXISTS trial (
     id TEXT PRIMARY KEY, tag TEXT NOT NULL, number INTEGER NOT NULL, attempt INTEGER NOT NULL, seed INTEGER NOT NULL,
     purpose TEXT NOT NULL, commit_sha TEXT NOT NULL, command TEXT NOT NULL, directory TEXT NOT NULL,
