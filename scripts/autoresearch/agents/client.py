@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from autoresearch.agents.delivery import deliver
 from autoresearch.agents.leftovers import NIGHT_MARK, end_leftovers
 from autoresearch.agents.night import Night, NightFolder
 from autoresearch.agents.profile import LAST, Profile, load_profile
@@ -101,9 +102,7 @@ class Client:
         if self.terminal.pid() is not None:
             self.interrupt()
             if self.profile.leave and self._comes_to_its_prompt():
-                self.terminal.press("C-u")
-                self.terminal.type_line(self.profile.leave)
-                self.terminal.enter()
+                deliver(self.terminal, self.profile, self.profile.leave)
                 _wait(self._has_left, patience_s)
         self.terminal.kill()
         self.end_leftovers()

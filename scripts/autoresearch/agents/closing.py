@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,12 @@ from autoresearch.agents.policy import Pace
 from autoresearch.errors import AutoresearchError, NoCampaignError
 
 POLL_S = 0.5
+
+
+def log_traceback() -> None:
+    """Print the exception that is handled; to a log on a full disk that cannot be done, and must not be one more."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
 
 
 @dataclass(frozen=True)
@@ -41,8 +48,8 @@ class Closing:
         try:
             step()
         except Exception as error:  # noqa: BLE001 - the other steps are still to be done
-            if not isinstance(error, AutoresearchError):
-                traceback.print_exc()
+            if not isinstance(error, AutoresearchError | OSError | sqlite3.Error):
+                log_traceback()
             self.folder.tell("error", f"at the end: {error}")
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import time
@@ -273,12 +274,17 @@ def stop(folder: NightFolder, night: Night, *, at_once: bool, wait_s: float) -> 
     """Ask the supervisor to end the night and wait for it; without one, end it from here."""
     if not folder.is_watched():
         return close_without_supervisor(folder, night, at_once=at_once)
-    folder.post({"stop": True, "now": at_once})
+    try:
+        folder.post({"stop": True, "now": at_once})
+    except OSError:  # a full disk takes no letter: the supervisor's work is done from here
+        os.kill(night.supervisor, signal.SIGKILL)
     deadline = time.monotonic() + wait_s
     with _going_on(night.options, "ends after the running trial"):
         while folder.is_watched() and time.monotonic() < deadline:
             time.sleep(POLL_S)
     night = folder.read() or night
+    if night.state != "ended" and not folder.is_watched():  # its supervisor was killed over it
+        return close_without_supervisor(folder, night, at_once=at_once)
     give_up = time.monotonic() + LAST_MOMENTS_S
     while read_process(night.supervisor) and time.monotonic() < give_up:
         time.sleep(POLL_S)
@@ -300,7 +306,8 @@ def close_without_supervisor(folder: NightFolder, night: Night, *, at_once: bool
         night.state, night.reason = "ended", "stopped by the user, without a supervisor"
         night.ended_at = _now()
         folder.tell("ended", night.reason)
-        folder.write(night)
+        with contextlib.suppress(OSError):  # all has ended, though a full disk keeps it from being written down
+            folder.write(night)
     return night
 
 

@@ -82,6 +82,7 @@ class Sight:
     ending: str = ""  # how the last turn ended, if not well: overloaded, auth, …
     detail: str = ""
     reset: datetime | None = None  # of a usage limit
+    typed: bool = False  # something stands in the input box
     menu: bool = False  # the limit's menu is open and eats what is typed
     print_of_screen: str = ""  # a digest: the same one means that nothing moved
 
@@ -322,6 +323,9 @@ class Policy:
             return Action(act=Act.GIVE_TASK)
         if look.sight.state == "error":
             return self._error(memory, look)
+        assert memory.moved_at is not None
+        if look.sight.typed and look.now - memory.moved_at < self.pace.nudge_after_s:
+            return _WAIT  # somebody is typing; who has gone to bed over it is not waited for
         if look.outlook.trial_runs:
             memory.since = look.now
             return _WAIT

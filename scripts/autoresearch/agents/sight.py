@@ -35,6 +35,7 @@ def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datet
         ending=seen.ending or (facts.failure if facts.ended == "StopFailure" else ""),
         detail=one_line(_RULES.sub("", seen.detail or _last_line(screen)), 200),
         reset=_reset(seen, facts, wall),
+        typed=bool(seen.box.strip()),
         menu=bool(seen.keys),
         print_of_screen=hashlib.sha256(moving.encode()).hexdigest()[:16],
     )

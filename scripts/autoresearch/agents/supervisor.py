@@ -10,13 +10,12 @@ import contextlib
 import os
 import random
 import time
-import traceback
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from autoresearch.agents.client import Client
-from autoresearch.agents.closing import Closing
+from autoresearch.agents.closing import Closing, log_traceback
 from autoresearch.agents.delivery import deliver
 from autoresearch.agents.morning import Report
 from autoresearch.agents.night import Night, NightFolder
@@ -30,8 +29,8 @@ from autoresearch.agents.task import nudge_text, resume_text
 from autoresearch.errors import AutoresearchError
 
 UNHEARD_TOLD = 3  # lines in a row that did not arrive, after which the human hears of it
-FAILED_STEPS = 20  # in a row, before the supervisor gives up: after half an hour, with the pauses between them
-FAILED_PAUSE_S = 120.0  # the longest
+FAILED_STEPS = 40  # in a row, before the supervisor gives up: after half an hour, with the pauses between them
+FAILED_PAUSE_S = 60.0  # the longest
 TEND_EVERY_S = 5.0
 
 
@@ -78,7 +77,7 @@ class Supervisor:
             self.begin()
         except Exception as error:  # noqa: BLE001 - whatever it is, the user is told and nothing is left running
             if not isinstance(error, AutoresearchError):
-                traceback.print_exc()
+                log_traceback()
             self.end(f"the client could not be started: {error}", at_once=True)
             return
         while True:
@@ -89,7 +88,7 @@ class Supervisor:
                 ended = self.turn(now)
                 self.failed_steps = 0
             except Exception as error:  # noqa: BLE001 - a night outlives a bug of ours
-                traceback.print_exc()
+                log_traceback()
                 self.failed_steps += 1
                 self.folder.tell("error", f"the supervisor met {type(error).__name__}: {error}")
                 gives_up = self.failed_steps > FAILED_STEPS
@@ -108,6 +107,7 @@ class Supervisor:
             night.memory.decided_before, night.memory.trial_s_before = outlook.decided, outlook.trial_s
         if self.client.adopt():
             self.folder.tell("repaired", "a new supervisor watches the client that was there")
+            night.state = "working" if night.memory.has_worked else night.state
             return
         self.start_client(fresh=night.memory.all_restarts == 0)
 
