@@ -44,7 +44,7 @@ EXAMPLES = """\
   python scripts/setup_campaign.py --starter nanogpt --project ~/nanogpt --prepare
   python scripts/setup_campaign.py --import results.tsv
   python scripts/setup_campaign.py --reconfigure --budget 600"""
-NEXT = "python scripts/run_experiment.py"
+NEXT = 'python scripts/run_experiment.py -d "baseline"'
 
 
 def build_parser() -> Parser:
@@ -116,7 +116,8 @@ def _tell_set_up(done: SetUp) -> Result:
     lines += [] if done.memory is None else [f"  {line}" for line in earlier_lines(done.memory)]
     right = "If something is wrong:" if done.dry_run else "If something is wrong, change autoresearch.yaml, then:"
     flags = "give the flag that says it (--help)" if done.dry_run else "setup_campaign.py --reconfigure"
-    lines += [f"{right} {flags}", f"Next, for the baseline: {NEXT}"]
+    after = "Next: the same command without --dry-run" if done.dry_run else f"Next, for the baseline: {NEXT}"
+    lines += [f"{right} {flags}", after]
     return Result(data=data, text="\n".join(lines))
 
 

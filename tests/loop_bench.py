@@ -21,8 +21,8 @@ from tests.trial_bench import eventually, living, log_of
 
 from autoresearch.campaign.opened import open_ledger
 from autoresearch.executors.base import process_mark
-from autoresearch.executors.local import MARK
 from autoresearch.ledger import Trial
+from autoresearch.runner.orphans import MARK
 
 TAG = "apr5"
 BRANCH = f"autoresearch/{TAG}"

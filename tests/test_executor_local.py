@@ -21,11 +21,12 @@ from autoresearch.config import Executor as ExecutorSettings
 from autoresearch.errors import MachineError, UsageError
 from autoresearch.executors import Handle, LocalExecutor, State, executor_for, local
 from autoresearch.executors.base import process_mark
+from autoresearch.runner.orphans import MARK
 from autoresearch.runner.processes import ancestors, birth_mark, command_line, pids, send
-from autoresearch.trial import SPEC_FILE, STARTED_FILE, Outcome, TrialResult, TrialSpec
+from autoresearch.trial import SPEC_FILE, STARTED_FILE, Outcome, Slot, TrialResult, TrialSpec
 
 SCRIPTS = Path(local.__file__).parents[2]
-EXECUTOR = LocalExecutor()
+EXECUTOR = LocalExecutor(Slot(devices="cpu", cpus=0.1))  # some of these trials run at the same time
 WAITING = "mkfifo fifo; echo ready; read -r line < fifo; echo val_bpb: 0.5"
 
 SUBMIT_AND_WAIT = f"""
@@ -57,7 +58,7 @@ def spec(tmp_path: Path) -> Iterator[Callable[..., TrialSpec]]:
 
 
 def mark_of(directory: Path) -> str:
-    return f"{local.MARK}={process_mark(directory)}"
+    return f"{MARK}={process_mark(directory)}"
 
 
 def state(handle: Handle) -> State:
@@ -112,7 +113,8 @@ def test_command_gets_the_given_environment_and_a_mark(spec: Callable[..., Trial
     trial = spec("tr '\\0' '\\n' < /proc/$$/environ; echo ready")
     submit_ready(trial)
     mark = mark_of(Path(trial.directory))
-    assert sorted(log_of(Path(trial.directory)).splitlines()) == sorted([f"PATH={os.environ['PATH']}", mark, "ready"])
+    given = [f"PATH={os.environ['PATH']}", "CUDA_VISIBLE_DEVICES=", mark]
+    assert sorted(log_of(Path(trial.directory)).splitlines()) == sorted([*given, "ready"])
 
 
 def test_runner_that_cannot_start_is_an_error(

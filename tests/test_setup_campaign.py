@@ -77,7 +77,7 @@ def test_text_tells_what_was_found_and_how_and_what_is_next(karpathy: Bench) -> 
     assert (done.returncode, done.stderr) == (0, "")
     assert "uv run train.py   (train.py is there; uv.lock is there)" in done.stdout
     assert "~/.cache/autoresearch   (CACHE_DIR in prepare.py:6)" in done.stdout
-    assert done.stdout.rstrip().endswith("scripts/run_experiment.py")
+    assert done.stdout.rstrip().endswith('scripts/run_experiment.py -d "baseline"')
     assert len(done.stdout.splitlines()) < 25
 
 

@@ -5,7 +5,7 @@ A trial directory holds, under the names below and nowhere else::
     spec.json     written before the runner starts; never changed
     started.json  written by the runner when the command has been started
     log.txt       stdout and stderr of the command, capped in size
-    live.json     rewritten while the trial runs: progress, last loss, memory
+    live.json     rewritten while the trial runs: progress, last loss, memory; before that: what it waits for
     result.json   written once, atomically; the first writer wins; its existence means "ended"
     runner.err    what the runner itself said, empty unless it failed
 """
@@ -27,6 +27,7 @@ LOG_FILE = "log.txt"
 LIVE_FILE = "live.json"
 RESULT_FILE = "result.json"
 RUNNER_ERR_FILE = "runner.err"
+WAITS_FOR = "waits_for"  # the key of live.json that says, before the start, what the trial waits for
 
 
 class Outcome(StrEnum):
@@ -42,6 +43,16 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Slot:
+    """What of this machine a trial has to itself; its runner waits until no other trial uses it."""
+
+    devices: str = "auto"  # auto | cpu | numbers or UUIDs of GPUs, "0,1", among which ``gpus`` are chosen
+    gpus: int = 1
+    cpus: float = 0.0  # cores, or a share of one; 0: all of them without a GPU, none beside one
+    patience_s: float = 600.0  # how long to wait for processes that are no trials to leave a GPU
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrialSpec:
     """One trial, complete: the runner needs nothing else and writes only into ``directory``.
 
@@ -54,6 +65,8 @@ class TrialSpec:
     cwd: str
     env: dict[str, str]  # the whole environment of the command, nothing is inherited
     engine_names: str = ""  # but these: a pattern of variables that the engine sets on the machine of the trial
+    slot: Slot | None = None  # None where the engine gives out devices
+    gpu_mib: float = 0.0  # that must be free on its GPU before it starts
     seed: int
     budget_s: float
     limit_s: float  # the tree is killed this long after its start
@@ -82,6 +95,7 @@ class TrialSpec:
     def read(cls, path: Path) -> Self:
         data = json.loads(path.read_text(encoding="utf-8"))
         data["prune_above"] = tuple((float(at), float(loss)) for at, loss in data["prune_above"])
+        data["slot"] = Slot(**data["slot"]) if data.get("slot") else None
         return cls(**data)
 
 
@@ -111,6 +125,7 @@ class TrialResult:
     driver: str = ""
     attempt: int = 0
     processes_killed: int = 0
+    disturbed: str = ""  # who else computed on its GPU, or what of it is still in use there; in words
 
     def write_first_wins(self, directory: Path) -> bool:
         """Write ``result.json`` unless one is there already; True if this call wrote it."""

@@ -25,7 +25,7 @@ NAMED_AT_MOST = 8
 # What our own commands, the agent's habits and Python leave in the project: no experiment's business.
 EXCLUDED = (
     *(RESULTS_FILE, f"{RESULTS_FILE}.before-*", f".{RESULTS_FILE}.*", f".*{PARTIAL_SUFFIX}"),
-    *("run.log", "insights.md", "autoresearch-task.md", "__pycache__/"),
+    *("run.log", "insights.md", "autoresearch-task.md", "progress.png", "report.html", "__pycache__/"),
 )
 
 

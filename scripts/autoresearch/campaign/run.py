@@ -35,7 +35,7 @@ from autoresearch.repo import Change
 
 FAMILY_LENGTH = 40
 DESCRIPTION_LENGTH = 4000
-_ENDED_BY_MACHINE = ("oom_host", "interrupted", "disk", "cwd", "killed", "signal")
+_ENDED_BY_MACHINE = ("oom_host", "interrupted", "disk", "cwd", "killed", "signal", "device", "device_busy")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -17,8 +15,9 @@ from autoresearch.campaign.memory import Family, Lesson, Memory, near_misses, re
 from autoresearch.campaign.notices import STUCK_AFTER
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import Progress
+from autoresearch.executors.base import read_json
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
-from autoresearch.trial import LIVE_FILE, LOG_FILE
+from autoresearch.trial import LIVE_FILE, LOG_FILE, STARTED_FILE, WAITS_FOR
 from autoresearch.verdict.keep_rule import KeepRule
 
 OTHER_FAMILY_AFTER = 16
@@ -73,7 +72,8 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
     rule = None if oc.campaign.rule is None else KeepRule.from_json(oc.campaign.rule)
     misses = oc.ledger.misses_in_a_row(oc.tag)
     memory = remember(oc.ledger, oc.repo, oc.tag)
-    warnings = [text for text in (last_push(oc), _wrong_branch(oc), _deterministic(oc, rule)) if text]
+    disturbed = _disturbed(oc, experiment)
+    warnings = [text for text in (last_push(oc), _wrong_branch(oc), _deterministic(oc, rule), disturbed) if text]
     return Status(
         tag=oc.tag,
         branch=oc.branch,
@@ -128,6 +128,13 @@ def _deterministic(oc: OpenCampaign, rule: KeepRule | None) -> str:
     )
 
 
+def _disturbed(oc: OpenCampaign, experiment: Experiment | None) -> str:
+    """What disturbed the open experiment's trials: its numbers stand, and may be worth another run."""
+    trials = [] if experiment is None else oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    told = [f"seed {each.seed}: {each.result.disturbed}" for each in trials if each.result and each.result.disturbed]
+    return f"a trial was disturbed ({'; '.join(told)})" if told else ""
+
+
 def noise(rule: KeepRule) -> dict[str, Any]:
     """What the keep rule has learned: the spread of one run, and how much a seed carries over to a changed code."""
     return {
@@ -176,6 +183,7 @@ def _describe_trial(trial: Trial) -> dict[str, Any]:
         "outcome": None if result is None else result.outcome.value,
         "cause": "" if result is None else result.cause,
         "reason": "" if result is None else result.reason,
+        "disturbed": "" if result is None else result.disturbed,
         "metric": trial.metric,
         "watched": {} if result is None else result.watched,
         "duration_s": None if result is None else result.duration_s,
@@ -186,16 +194,17 @@ def _describe_trial(trial: Trial) -> dict[str, Any]:
 
 def describe_running(trial: Trial, budget_s: float) -> dict[str, Any]:
     """The trial under way, with what its runner last said of it."""
-    live: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):  # not written yet
-        live = json.loads((Path(trial.directory) / LIVE_FILE).read_text(encoding="utf-8"))
-    started = datetime.fromisoformat(trial.created_at).timestamp()
+    live = read_json(Path(trial.directory) / LIVE_FILE)
+    waits_for = str(live.get(WAITS_FOR, ""))
+    began = read_json(Path(trial.directory) / STARTED_FILE).get("started_at", trial.created_at)
+    elapsed_s = 0.0 if waits_for else time.time() - datetime.fromisoformat(began).timestamp()
     return {
         "id": trial.id,
         "number": trial.number,
         "seed": trial.seed,
         "purpose": trial.purpose.value,
-        "elapsed_s": round(max(0.0, time.time() - started), 1),
+        "waits_for": waits_for,
+        "elapsed_s": round(max(0.0, elapsed_s), 1),
         "budget_s": budget_s,
         "fraction": live.get("fraction"),
         "loss": live.get("loss"),
@@ -232,7 +241,9 @@ def next_step(
     """What to do now, derived from the state alone."""
     if experiment is not None and experiment.state is State.RUNNING:
         wait_s = min(540, max(1, math.ceil(oc.config.limit_s)))
-        return Next(text="a trial is running; wait for it", command=f"python scripts/status.py --wait {wait_s}")
+        waits = running is not None and read_json(Path(running.directory) / LIVE_FILE).get(WAITS_FOR)
+        text = "a trial waits for its slot on this machine; wait for it" if waits else "a trial is running; wait for it"
+        return Next(text=text, command=f"python scripts/status.py --wait {wait_s}")
     if experiment is not None and experiment.verdict == "failed":
         what = "the baseline" if experiment.is_baseline else f"experiment {experiment.number}"
         return Next(

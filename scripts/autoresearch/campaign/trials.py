@@ -75,9 +75,6 @@ def trial_environment(oc: OpenCampaign, experiment: Experiment, seed: int, trial
         "PYTHONHASHSEED": str(seed % 2**32),
         "PYTHONUNBUFFERED": "1",  # the runner watches the log while it grows
     }
-    devices = oc.config.executor.devices
-    if oc.config.executor.kind == "local" and devices != "auto":
-        env["CUDA_VISIBLE_DEVICES"] = "" if devices == "cpu" else devices
     return env
 
 
@@ -131,6 +128,7 @@ def launch_trial(
         command=trial.command,
         cwd=str(cwd),
         env=trial_environment(oc, experiment, seed, trial_id),
+        gpu_mib=gpu_memory_mib(oc),
         seed=seed,
         budget_s=config.budget_s,
         limit_s=config.limit_s,
@@ -147,6 +145,14 @@ def launch_trial(
     trial.handle = executor_for(config.executor).submit(spec)
     oc.ledger.set_handle(trial)
     return trial
+
+
+def gpu_memory_mib(oc: OpenCampaign) -> float:
+    """The most that a trial of the incumbent has taken on a GPU; 0 while that is not known."""
+    incumbent = oc.ledger.incumbent(oc.tag)
+    trials = [] if incumbent is None else oc.ledger.trials(oc.tag, incumbent.number)
+    results = [trial.result for trial in trials if trial.result is not None]
+    return max((each.peak_mem_mib or 0.0 for each in results if each.peak_mem_source in ("log", "nvml")), default=0.0)
 
 
 def prepare_checkout(oc: OpenCampaign, experiment: Experiment) -> Path:
@@ -212,6 +218,8 @@ def collect_trials(oc: OpenCampaign) -> list[Trial]:
         result = results[trial.id]
         if result is not None:
             oc.ledger.end_trial(trial, comparable(oc, trial, result))
+            if result.disturbed:
+                oc.tell("disturbed", f"trial {trial.id}: {result.disturbed}")
             taken.append(trial)
     return taken
 

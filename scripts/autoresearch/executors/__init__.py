@@ -5,7 +5,7 @@ from __future__ import annotations
 from autoresearch.config import Executor as ExecutorSettings
 from autoresearch.errors import UsageError
 from autoresearch.executors.base import Executor, Handle, State
-from autoresearch.executors.local import LocalExecutor
+from autoresearch.executors.local import LocalExecutor, slot_from_settings
 
 __all__ = ["Executor", "Handle", "LocalExecutor", "State", "executor_for"]
 
@@ -13,7 +13,7 @@ __all__ = ["Executor", "Handle", "LocalExecutor", "State", "executor_for"]
 def executor_for(settings: ExecutorSettings) -> Executor:
     """The executor that ``settings`` ask for."""
     if settings.kind == "local":
-        return LocalExecutor()
+        return LocalExecutor(slot_from_settings(settings))
     if settings.kind == "slurm":
         from autoresearch.executors.slurm import SlurmExecutor, SlurmOptions
 

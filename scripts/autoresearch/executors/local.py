@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-import os
+import math
 import subprocess
 import sys
 import time
@@ -11,42 +12,40 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
+from typing import NoReturn
 
 import autoresearch.runner
-from autoresearch.errors import MachineError
+from autoresearch.config import Executor as ExecutorSettings
+from autoresearch.errors import MachineError, UsageError
 from autoresearch.executors.base import Handle, State, conclude_as_interrupted, process_mark, read_json
-from autoresearch.runner.processes import (
-    ancestors,
-    birth_mark,
-    command_line,
-    descendants,
-    environment_holds,
-    freeze_and_kill,
-    is_alive,
-    pids,
-    send,
-)
-from autoresearch.trial import RUNNER_ERR_FILE, SPEC_FILE, TrialResult, TrialSpec
+from autoresearch.runner.orphans import MARK, end_orphans
+from autoresearch.runner.processes import birth_mark, command_line, is_alive, pids, send
+from autoresearch.trial import LIVE_FILE, RUNNER_ERR_FILE, SPEC_FILE, WAITS_FOR, Slot, TrialResult, TrialSpec
 
 RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
-MARK = "AUTORESEARCH_PROCESS_MARK"  # an environment variable that tells a trial's processes from all others
+SETTINGS = ("gpus_per_trial", "cpus_per_trial", "wait_for_gpu_s")
+LEAST_CPUS = 0.01
 START_PATIENCE_S = 120.0  # a cold interpreter on a network disk
 KILL_PATIENCE_S = 10.0
 POLL_INTERVAL_S = 0.02
 
 
 class LocalExecutor:
-    """Starts a runner for each trial. It is nobody's child and in a session of its own.
+    """Starts a runner for each trial, which waits for the trial's slot and then runs it.
 
-    So it survives the end of whoever started it, of their terminal and of their process group, and
-    is not reached by a client that kills everything below a command that took too long.
+    The runner is nobody's child and in a session of its own. So it survives the end of whoever
+    started it, of their terminal and of their process group, and is not reached by a client that
+    kills everything below a command that took too long.
     """
+
+    def __init__(self, slot: Slot | None = None) -> None:
+        self.slot = slot or Slot()
 
     def submit(self, spec: TrialSpec) -> Handle:
         if not sys.platform.startswith("linux"):
             raise MachineError(f"trials can run on Linux only; this is {sys.platform}")
         directory = Path(spec.directory)
-        path = replace(spec, env={**spec.env, MARK: process_mark(directory)}).write()
+        path = replace(spec, slot=self.slot, env={**spec.env, MARK: process_mark(directory)}).write()
         with (directory / RUNNER_ERR_FILE).open("ab") as errors:
             launched = subprocess.run(
                 [sys.executable, "-I", str(RUNNER), "--detach", str(path)],
@@ -68,7 +67,7 @@ class LocalExecutor:
         return local_handle(spec.trial_id, directory, runner["pid"], runner["birth_mark"])
 
     def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        return {each["trial_id"]: State.RUNNING if runs(each) else State.GONE for each in handles}
+        return {each["trial_id"]: state_of(each) for each in handles}
 
     def cancel(self, handle: Handle) -> None:
         stop_runner(handle)
@@ -90,8 +89,39 @@ class LocalExecutor:
             trial_id,
             directory,
             reason="the runner ended without a result: killed, or the machine went down",
-            processes_killed=kill_orphans(directory),
+            processes_killed=end_orphans(process_mark(directory)),
         )
+
+
+def slot_from_settings(settings: ExecutorSettings) -> Slot:
+    """What ``executor`` asks for beside ``kind: local``; raises UsageError naming key, value and expectation."""
+    options = dict(settings.options)
+
+    def number(key: str, default: float, expected: str, *, at_least: float, whole: bool) -> float:
+        value = options.pop(key, default)
+        is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        if not is_number or not at_least <= value < math.inf:
+            refuse(f"executor.{key} is {value!r}; expected {expected}.")
+        return float(value)
+
+    slot = Slot(
+        devices=settings.devices,
+        gpus=int(number("gpus_per_trial", 1, "a whole number, 1 or more", at_least=1, whole=True)),
+        cpus=number("cpus_per_trial", 0.0, f"a number of cores, {LEAST_CPUS:g} or more", at_least=0, whole=False),
+        patience_s=number("wait_for_gpu_s", Slot.patience_s, "seconds, 0 or more", at_least=0, whole=False),
+    )
+    if 0 < slot.cpus < LEAST_CPUS or (slot.cpus > 1 and not slot.cpus.is_integer()):
+        refuse(f"executor.cpus_per_trial is {slot.cpus:g}; expected whole cores, or a share of one such as 0.5.")
+    for key in options:
+        near = difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.0)[0]
+        refuse(f"executor.{key} is not a setting of local; did you mean {near}?")
+    return slot
+
+
+def refuse(message: str) -> NoReturn:
+    raise UsageError(
+        message, hint=f"In autoresearch.yaml, `executor` may say: kind, devices, {', '.join(SETTINGS)}.", code="config"
+    )
 
 
 def local_handle(trial_id: str, directory: Path, pid: int, mark: str) -> Handle:
@@ -102,6 +132,12 @@ def local_handle(trial_id: str, directory: Path, pid: int, mark: str) -> Handle:
         "trial_id": trial_id,
         "directory": str(directory),
     }
+
+
+def state_of(handle: Handle) -> State:
+    if not runs(handle):
+        return State.GONE
+    return State.QUEUED if read_json(Path(handle["directory"]) / LIVE_FILE).get(WAITS_FOR) else State.RUNNING
 
 
 def runs(handle: Handle) -> bool:
@@ -117,24 +153,3 @@ def stop_runner(handle: Handle) -> None:
             send([int(handle["id"])], number)
         while runs(handle) and time.monotonic() < give_up:
             time.sleep(POLL_INTERVAL_S)
-
-
-def kill_orphans(directory: Path) -> int:
-    """Kill the processes that the trial in ``directory`` left when its runner died; returns how many.
-
-    They are known by their environment, or by descending from one so known. Not found is one that
-    cleared its environment and whose parent is gone.
-    """
-    entry = f"{MARK}={process_mark(directory)}"
-    spared = {os.getpid(), *ancestors(os.getpid())}  # in case a trial runs trials
-
-    def orphans() -> set[int]:
-        marked = {pid for pid in pids() if environment_holds(pid, entry)}
-        return (marked | descendants(marked)) - spared
-
-    killed: set[int] = set()
-    give_up = time.monotonic() + KILL_PATIENCE_S
-    while (found := freeze_and_kill(orphans)) and time.monotonic() < give_up:
-        killed |= found
-        time.sleep(POLL_INTERVAL_S)
-    return len(killed)

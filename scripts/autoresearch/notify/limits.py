@@ -14,7 +14,7 @@ HOUR_S = 3600.0
 # Seconds between two messages of a kind. What a person asked for, or has to act on, comes at once.
 GAP_S = {
     "new_best": 600.0, "claim": 60.0, "crash_streak": 1800.0, "stuck": 1800.0,
-    "limit": 1800.0, "handover": 300.0, "finished": 10.0, "digest": 10.0,
+    "limit": 1800.0, "handover": 10.0, "finished": 10.0, "digest": 10.0,
 }  # fmt: skip
 URGENT = ("handover", "finished", "digest")
 HOURLY = 12  # messages; a phone that buzzes more often is put away

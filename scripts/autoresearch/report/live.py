@@ -58,6 +58,7 @@ class RunningTrial:
     losses: tuple[float, ...]
     devices: tuple[str, ...]
     ended: bool  # its result waits to be taken in
+    waits_for: str = ""  # what keeps it from starting; "" once it has
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +169,7 @@ class Observer:
             losses=self._trace.read(elapsed_s),
             devices=self._device.read(),
             ended=(directory / RESULT_FILE).exists(),
+            waits_for=live["waits_for"],
         )
 
     # ---- bringing the campaign forward
@@ -175,7 +177,9 @@ class Observer:
     def _is_due(self, glance: Glance) -> bool:
         """Whether something has waited long enough for a command of the loop that does not come."""
         trial = glance.running
-        stuck = trial is not None and (trial.ended or (trial.elapsed_s > SILENCE_S and self._is_silent()))
+        stuck = trial is not None and (
+            trial.ended or ((trial.waits_for or trial.elapsed_s > SILENCE_S) and self._is_silent())
+        )
         if not stuck and not (glance.state == State.RUNNING and trial is None):
             self._waiting_since = None
             return False

@@ -25,7 +25,7 @@ FAMILIES: tuple[tuple[str, ...], ...] = (
     ("schedule", "scheduler", "warmup", "warmdown", "decay"),
     ("regularization", "regularisation", "dropout", "weight decay", "augmentation"),
     ("data", "dataset", "tokenizer", "sampling", "curriculum"),
-    ("batch", "batch size", "accumulation", "sequence length"),
+    ("batch", "batch size", "batch-size", "accumulation", "sequence length"),
     ("precision", "dtype", "bf16", "fp8", "amp", "quantization"),
     ("loss", "objective", "label smoothing", "z-loss"),
     ("initialization", "initialisation", "init"),

@@ -148,6 +148,9 @@ def _experiment(seen: Glance) -> Iterator[Text]:
 def _trial(running: RunningTrial, width: int, blocks: str) -> Iterator[RenderableType]:
     if running.purpose != "retest":
         yield line(f"{running.purpose} trial at seed {running.seed}")
+    if running.waits_for:
+        yield line(f"queued: {one_line(running.waits_for, 200)}", "yellow")
+        return
     yield from _progress(running, width)
     if running.losses:
         last = running.losses[-1] if running.loss is None else running.loss

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from autoresearch.runner.devices import Neighbours
 from autoresearch.runner.memory import Gpus, resident_mib
 from autoresearch.runner.tree import ProcessTree
 from autoresearch.runner.watch import Watch
@@ -28,10 +29,12 @@ class Gauge:
         self._tree = tree
         self._watch = watch
         self._gpus = gpus
+        self._neighbours = Neighbours(gpus) if gpus else None
         self._started = time.monotonic()
         self._live_due = self._started + LIVE_INTERVAL_S
         self._gpu_peak_mib: float | None = None
         self._ram_peak_mib = 0.0
+        self._cost_s = 0.0  # of the last sample
         self.due = self._started + FIRST_SAMPLE_S
 
     def sample_if_due(self) -> None:
@@ -42,7 +45,9 @@ class Gauge:
         if now >= self._live_due:
             self._live_due = now + LIVE_INTERVAL_S
             self._show(memory_mib, now - self._started)
-        self.due = now + max(SAMPLE_INTERVAL_S, SAMPLING_SHARE * (time.monotonic() - now))
+        # The lower of two: one slow look, such as the first of all, is no reason to look away for long.
+        cost_s, self._cost_s = min(self._cost_s, time.monotonic() - now), time.monotonic() - now
+        self.due = now + max(SAMPLE_INTERVAL_S, SAMPLING_SHARE * cost_s)
 
     def peak(self, watched: dict[str, float]) -> tuple[float | None, str]:
         """The peak in MiB and its source: the command's own figure, else the GPU's, else that of RAM."""
@@ -54,8 +59,14 @@ class Gauge:
         ram_mib = max(self._ram_peak_mib, self._tree.peak_rss_mib)
         return (round(ram_mib, 1), "rss") if ram_mib else (None, "")
 
+    def disturbance(self) -> str:
+        """After the end of the tree: who else computed on its GPUs, or what of it still takes memory there."""
+        return self._neighbours.last_word() if self._neighbours else ""
+
     def _sample(self) -> float:
         pids = self._tree.members()
+        if self._neighbours:
+            self._neighbours.look(pids)
         ram_mib = resident_mib(pids)
         self._ram_peak_mib = max(self._ram_peak_mib, ram_mib)
         gpu_mib = self._gpus.used_mib(pids) if self._gpus else None

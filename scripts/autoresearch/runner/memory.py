@@ -54,12 +54,12 @@ class Gpus:
     """The NVIDIA GPUs that a command may use, seen through NVML."""
 
     def __init__(self, nvml: Any, handles: list[Any]) -> None:
-        self._nvml = nvml
-        self._handles = handles
+        self.nvml = nvml
+        self.handles = handles
         names = Counter(text(nvml.nvmlDeviceGetName(handle)) for handle in handles)
         self.device = ", ".join(name if count == 1 else f"{count} x {name}" for name, count in names.items())
         self.driver = text(nvml.nvmlSystemGetDriverVersion())
-        self._idle_bytes: dict[int, int] = {}  # by place in _handles: the least in use since the start
+        self._idle_bytes: dict[int, int] = {}  # by place in handles: the least in use since the start
 
     @classmethod
     def visible(cls, env: Mapping[str, str]) -> Self | None:
@@ -67,9 +67,9 @@ class Gpus:
         if not may_see_gpu(env):
             return None
         chosen = env.get("CUDA_VISIBLE_DEVICES")
+        if (nvml := load_nvml()) is None:
+            return None
         try:
-            nvml = importlib.import_module("pynvml")
-            nvml.nvmlInit()
             count = nvml.nvmlDeviceGetCount()
             names = map(str, range(count)) if chosen is None else map(str.strip, chosen.split(","))
             handles = [nvml_handle(nvml, name) for name in names]
@@ -80,9 +80,9 @@ class Gpus:
     def used_mib(self, pids: set[int]) -> float | None:
         """What ``pids`` take on the GPU where they take most; None if they use none."""
         used = 0
-        for index, handle in enumerate(self._handles):
-            with contextlib.suppress(self._nvml.NVMLError):
-                running = self._nvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        for index, handle in enumerate(self.handles):
+            with contextlib.suppress(self.nvml.NVMLError):
+                running = self.nvml.nvmlDeviceGetComputeRunningProcesses(handle)
                 own = sum(process.usedGpuMemory or 0 for process in running if process.pid in pids)
                 used = max(used, own or self._used_on_top(index))
         return used / MIB if used else None
@@ -90,13 +90,13 @@ class Gpus:
     def load(self) -> list[GpuLoad]:
         """The GPUs as they are now; one that does not answer is left out."""
         found = []
-        for handle in self._handles:
-            with contextlib.suppress(self._nvml.NVMLError):
-                memory = self._nvml.nvmlDeviceGetMemoryInfo(handle)
+        for handle in self.handles:
+            with contextlib.suppress(self.nvml.NVMLError):
+                memory = self.nvml.nvmlDeviceGetMemoryInfo(handle)
                 load = GpuLoad(
-                    number=self._nvml.nvmlDeviceGetIndex(handle),
-                    name=text(self._nvml.nvmlDeviceGetName(handle)),
-                    percent=self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
+                    number=self.nvml.nvmlDeviceGetIndex(handle),
+                    name=text(self.nvml.nvmlDeviceGetName(handle)),
+                    percent=self.nvml.nvmlDeviceGetUtilizationRates(handle).gpu,
                     used_mib=memory.used / MIB,
                     total_mib=memory.total / MIB,
                 )
@@ -111,9 +111,20 @@ class Gpus:
         """
         if not in_container():
             return 0
-        now = self._nvml.nvmlDeviceGetMemoryInfo(self._handles[index]).used
+        now = self.nvml.nvmlDeviceGetMemoryInfo(self.handles[index]).used
         idle = self._idle_bytes[index] = min(now, self._idle_bytes.get(index, now))
         return int(now - idle) if now - idle > NOISE_BYTES else 0
+
+
+@functools.cache
+def load_nvml() -> Any:
+    """NVML, ready to be asked; None if it or its package is missing."""
+    try:
+        nvml = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - a broken driver raises what it likes
+        return None
+    return nvml
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from autoresearch.runner.log import CappedLog
 from autoresearch.runner.memory import Gpus, device_name, out_of_memory_kills
 from autoresearch.runner.metrics import compile_pattern, log_text, read_metric, read_watched
 from autoresearch.runner.processes import birth_mark
+from autoresearch.runner.slot import NoSlotError, slot_of
 from autoresearch.runner.supervisor import Supervisor
 from autoresearch.runner.tree import ProcessTree
 from autoresearch.runner.watch import Watch
@@ -24,13 +25,27 @@ from autoresearch.trial import LOG_FILE, STARTED_FILE, TrialResult, TrialSpec, w
 
 
 def run_trial(spec: TrialSpec) -> TrialResult:
-    """Run ``spec`` to its end; afterwards none of its processes lives.
+    """Wait for the devices of ``spec`` and run it to its end; afterwards none of its processes lives.
 
     Leaves ``started.json``, ``log.txt`` and ``live.json`` in the spec's directory; the result is
     returned, not written. For the main thread of a process of its own, because it takes over the
     signal handlers and the children. Raises re.error or ValueError for an unusable pattern.
     """
     spec = with_engine(spec)
+    compile_pattern(spec.metric_pattern)  # an unusable one is told before the trial waits for its slot
+    try:
+        with slot_of(spec) as granted:
+            return run_in_slot(replace(spec, env={**spec.env, **granted}), granted)
+    except NoSlotError as refusal:
+        outcome, cause, reason = refusal.ending
+        return TrialResult(
+            trial_id=spec.trial_id, outcome=outcome, cause=cause, reason=reason, ended_at=utc_now(),
+            host=os.uname().nodename,
+        )  # fmt: skip
+
+
+def run_in_slot(spec: TrialSpec, granted: Mapping[str, str]) -> TrialResult:
+    """Run ``spec`` now. ``granted`` are those of its environment variables that say which devices it has."""
     metric_pattern = compile_pattern(spec.metric_pattern)
     watched_patterns = {name: compile_pattern(pattern) for name, pattern in spec.watch.items()}
     watch = Watch(spec)
@@ -48,7 +63,7 @@ def run_trial(spec: TrialSpec) -> TrialResult:
     }
     started, oom_kills_before = time.monotonic(), out_of_memory_kills()
     try:
-        ending = run_commands(spec, supervisor, watch, origin)
+        ending = run_commands(spec, supervisor, watch, {**origin, "granted": granted})
     finally:
         supervisor.end_all(grace_s=0)
     duration_s, ended_at = time.monotonic() - started, utc_now()
@@ -84,6 +99,7 @@ def run_trial(spec: TrialSpec) -> TrialResult:
         log_truncated=bool(log.dropped_bytes),
         curve=watch.curve,
         processes_killed=len(tree.signalled),
+        disturbed=gauge.disturbance(),
         **origin,
     )
 

@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from itertools import islice
 
 import torch
@@ -23,11 +24,12 @@ from torch.nn import functional as F
 from prepare import TIME_BUDGET, batches, evaluate_bpb, load_corpus
 
 GPU = torch.cuda.is_available()
+DTYPE = torch.bfloat16 if GPU else torch.float32  # of activations; weights are float32
 
 # Model. DEPTH alone sets its size.
 DEPTH = 8 if GPU else 2  # blocks
 ASPECT = 64 if GPU else 32  # width of the residual stream per block of depth
-HEAD_DIM = 64 if GPU else 32  # width of one attention head
+HEAD_DIM = 128 if GPU else 32  # width of one attention head
 MLP_RATIO = 4  # hidden width of the MLP / width of the residual stream
 SEQ_LEN = 1024 if GPU else 256  # tokens the model can look back on; a divisor of 2048
 ROTARY_BASE = 10_000  # longest wavelength of the rotary position code, in tokens / 2 pi
@@ -117,8 +119,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(DEPTH))
         self.head = nn.Linear(width, vocab_size, bias=False)
         angles = torch.outer(torch.arange(SEQ_LEN), ROTARY_BASE ** -torch.linspace(0, 1, HEAD_DIM // 2))
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.register_buffer("cos", angles.cos().to(DTYPE), persistent=False)
+        self.register_buffer("sin", angles.sin().to(DTYPE), persistent=False)
         self.init_weights()
 
     @torch.no_grad()
@@ -134,7 +136,7 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
         """The logits; or, given targets, their mean cross-entropy in nats per token."""
-        x = norm(self.embedding(tokens))
+        x = norm(self.embedding(tokens).to(DTYPE))
         for block in self.blocks:
             x = block(x, self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
         logits = self.head(norm(x))
@@ -152,9 +154,14 @@ class GPT(nn.Module):
 # Optimiser
 
 
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``function``, compiled where that pays."""
+    return torch.compile(function, dynamic=False, fullgraph=True) if GPU else function
+
+
 def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
     """Bring the singular values of a batch of matrices near 1 by Newton-Schulz steps (Jordan et al. 2024)."""
-    X = G.bfloat16() if GPU else G
+    X = G.to(DTYPE)
     if tall := X.shape[-2] > X.shape[-1]:
         X = X.mT
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -162,6 +169,24 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
         A = X @ X.mT
         X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
     return X.mT if tall else X
+
+
+@compiled
+def muon(weights: Tensor, gradient: Tensor, momentum: Tensor, lr: Tensor) -> Tensor:
+    """The new weights of a stack of matrices; ``momentum`` is updated in place."""
+    momentum.lerp_(gradient, 1 - MOMENTUM)
+    update = orthogonalize(gradient.lerp(momentum, MOMENTUM))
+    rows, columns = update.shape[-2:]
+    return weights * (1 - lr * WEIGHT_DECAY) - lr * max(1, rows / columns) ** 0.5 * update
+
+
+@compiled
+def adam(weight: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: Tensor, steps: Tensor) -> Tensor:
+    """The new weight; the moments, mean and square, are updated in place."""
+    (mean, square), (beta1, beta2) = moments, ADAM_BETAS
+    mean.lerp_(gradient, 1 - beta1)
+    square.lerp_(gradient.square(), 1 - beta2)
+    return weight - lr * (mean / (1 - beta1**steps)) / ((square / (1 - beta2**steps)).sqrt() + 1e-8)
 
 
 class Optimizer:
@@ -173,7 +198,7 @@ class Optimizer:
             by_shape[weight.shape].append(weight)
         self.matrices = [(weights, torch.zeros_like(torch.stack(weights))) for weights in by_shape.values()]
         self.vectors = [
-            (weight, lr, torch.zeros_like(weight), torch.zeros_like(weight))
+            (weight, lr, (torch.zeros_like(weight), torch.zeros_like(weight)))
             for weight, lr in ((model.embedding.weight, EMBEDDING_LR), (model.head.weight, HEAD_LR))
         ]
         self.steps = 0
@@ -182,22 +207,15 @@ class Optimizer:
     def step(self, lr_scale: float) -> None:
         """Update the weights and clear their gradients."""
         self.steps += 1
+        number = torch.tensor  # numbers as tensors: a new value is no reason to compile again
         for weights, momentum in self.matrices:
             gradient = torch.stack([weight.grad for weight in weights])
-            momentum.lerp_(gradient, 1 - MOMENTUM)
-            update = orthogonalize(gradient.lerp(momentum, MOMENTUM))
-            rows, columns = update.shape[-2:]
-            lr = lr_scale * MATRIX_LR
-            for weight, direction in zip(weights, update, strict=True):
-                weight.mul_(1 - lr * WEIGHT_DECAY)
-                weight.sub_(direction, alpha=lr * max(1, rows / columns) ** 0.5)
+            updated = muon(torch.stack(weights), gradient, momentum, number(lr_scale * MATRIX_LR))
+            for weight, value in zip(weights, updated, strict=True):
+                weight.copy_(value)
                 weight.grad = None
-        beta1, beta2 = ADAM_BETAS
-        for weight, lr, mean, square in self.vectors:
-            mean.lerp_(weight.grad, 1 - beta1)
-            square.lerp_(weight.grad.square(), 1 - beta2)
-            root = (square / (1 - beta2**self.steps)).sqrt_().add_(1e-8)
-            weight.addcdiv_(mean, root, value=-lr_scale * lr / (1 - beta1**self.steps))
+        for weight, lr, moments in self.vectors:
+            weight.copy_(adam(weight, weight.grad, moments, number(lr_scale * lr), number(float(self.steps))))
             weight.grad = None
 
 
@@ -246,6 +264,7 @@ def main() -> None:
     # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, not worse.
     clock = time.perf_counter if GPU else time.process_time
     step, train_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0
+    loss_before = torch.zeros((), device=device)
     while progress < 1:
         step_started = clock()
         loss = torch.zeros((), device=device)
@@ -255,7 +274,9 @@ def main() -> None:
             part.backward()
             loss += part.detach()
         optimizer.step(lr_scale := learning_rate_scale(progress))
-        loss_now = loss.item()  # waits for the GPU
+        # On a GPU that of the step before: to wait for this one's would leave it without work for a moment.
+        loss_now = (loss_before if GPU and step > UNTIMED_STEPS else loss).item()
+        loss_before = loss
         step_s = clock() - step_started
         step += 1
         if not math.isfinite(loss_now):
@@ -278,12 +299,17 @@ def main() -> None:
     print(f"val_bpb:          {val_bpb:.6f}")
     print(f"training_seconds: {train_s:.1f}")
     print(f"total_seconds:    {time.perf_counter() - started:.1f}")
+    tell_use(model, step, train_s)
+
+
+def tell_use(model: GPT, steps: int, train_s: float) -> None:
+    """Print what the run took and made of the machine."""
     print(f"peak_vram_mb:     {peak_memory_mib():.1f}")
     if train_s and (peak_flops := peak_flops_per_s()):
-        flops_per_s = model.flops_per_token() * TOTAL_BATCH_SIZE * (step - UNTIMED_STEPS) / train_s
+        flops_per_s = model.flops_per_token() * TOTAL_BATCH_SIZE * (steps - UNTIMED_STEPS) / train_s
         print(f"mfu_percent:      {100 * flops_per_s / peak_flops:.2f}")
-    print(f"total_tokens_M:   {step * TOTAL_BATCH_SIZE / 1e6:.2f}")
-    print(f"num_steps:        {step}")
+    print(f"total_tokens_M:   {steps * TOTAL_BATCH_SIZE / 1e6:.2f}")
+    print(f"num_steps:        {steps}")
     print(f"num_params_M:     {sum(p.numel() for p in model.parameters()) / 1e6:.2f}")
     print(f"depth:            {DEPTH}")
 
