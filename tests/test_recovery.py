@@ -174,24 +174,18 @@ def test_of_four_commands_at_once_one_runs(loop: Loop) -> None:
 
 
 class Killer:
-    """Kills at random moments, spread over the life of a command as long as this machine makes it."""
+    """Kills at random moments of a command's life."""
 
     def __init__(self, loop: Loop, seed: str) -> None:
         self.loop = loop
         self.random = random.Random(seed)
         self.killed = 0
-        started = time.monotonic()
-        start(loop, "status").communicate(timeout=60)
-        self.unit_s = time.monotonic() - started
 
-    def delay(self, units: float) -> float:
-        return self.random.uniform(0.2, units) * self.unit_s
-
-    def command(self, units: float, script: str, *arguments: str) -> None:
-        """Kill a command within ``units`` times what ``status`` takes: with its git processes, or it alone."""
+    def command(self, most_s: float, script: str, *arguments: str) -> None:
+        """Kill a command within ``most_s`` seconds: with its git processes, or it alone."""
         process = start(self.loop, script, *arguments)
         try:
-            process.communicate(timeout=self.delay(units))
+            process.communicate(timeout=self.random.uniform(0.05, 1) * most_s)
         except subprocess.TimeoutExpired:
             (os.killpg if self.random.random() < 0.7 else os.kill)(process.pid, signal.SIGKILL)
             process.communicate()
@@ -202,7 +196,7 @@ class Killer:
         with self.loop.holding():
             process = start(self.loop, "run_experiment", *arguments)
             pid = eventually(self._runner_pid)
-            time.sleep(self.delay(0.6))
+            time.sleep(self.random.uniform(0.05, 0.3))
             os.kill(pid, signal.SIGKILL)
             if self.random.random() < 0.5:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -214,11 +208,23 @@ class Killer:
         return int(running[0].handle["id"]) if running else None
 
 
+def length_s(loop: Loop, *command: str) -> float:
+    """How long a command takes that nobody kills."""
+    began = time.monotonic()
+    start(loop, *command).communicate(timeout=60)
+    return time.monotonic() - began
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_nothing_is_lost_by_kills_at_random_moments(loop: Loop) -> None:
     """Each round kills one command, or a runner, anywhere in its life; the next commands carry on."""
     killer = Killer(loop, KILL_SEED)
+    # A kill must come within a command's life, which is short on a quiet machine and long on a busy one.
+    loop.edit(LR=50)
+    run_s, log_s, revert_s = (
+        length_s(loop, *command) for command in (("run_experiment", "-d", "timed"), ("log_result",), ("revert",))
+    )
     for number in range(KILLS):
         victim = ("run", "log", "revert", "runner", "revert --to")[number % 5]
         place = f"round {number}: {victim}"
@@ -230,15 +236,15 @@ def test_nothing_is_lost_by_kills_at_random_moments(loop: Loop) -> None:
         decided = loop.rows
         match victim:
             case "run":
-                killer.command(2.2, "run_experiment", "-d", place)
+                killer.command(run_s, "run_experiment", "-d", place)
             case "log":
-                killer.command(1.2, "log_result")
+                killer.command(log_s, "log_result")
             case "revert":
-                killer.command(1.1, "revert")
+                killer.command(revert_s, "revert")
             case "runner":
                 killer.runner("-d", place)
             case "revert --to":
-                killer.command(1.1, "revert", "--to", "1")
+                killer.command(revert_s, "revert", "--to", "1")
         state = loop.look("--wait", 30)
         check(loop)
         assert [row[:3] for row in loop.rows[: len(decided)]] == [row[:3] for row in decided], place

@@ -51,7 +51,8 @@ def test_command_gets_exactly_the_given_environment_and_no_input(bench: Bench) -
     bench.run("cat; tr '\\0' '\\1' < /proc/$$/environ; grep SigIgn /proc/self/status", env=env)
     entries, ignored = bench.log.split("SigIgn:")
     assert sorted(entries.split("\1")[:-1]) == sorted(f"{name}={value}" for name, value in env.items())
-    assert int(ignored, 16) == 0, "a signal that is ignored on start stays so for good"
+    # 32 and 33 are the C library's own: no program may set them, and libraries in this process may have.
+    assert int(ignored, 16) & ~(0b11 << 31) == 0, "a signal that is ignored on start stays so for good"
 
 
 def test_command_runs_in_its_folder_and_a_session_of_its_own(bench: Bench) -> None:
