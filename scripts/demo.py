@@ -8,6 +8,7 @@
 #     "libtmux>=0.62,<0.63",
 #     "nvidia-ml-py>=12.560,<14",
 #     "optuna>=4.0,<6",
+#     "plotly>=6.0,<8",
 #     "psutil>=6.0,<8",
 #     "pyyaml>=6.0.1,<7",
 #     "rich>=13.9,<16",
@@ -69,6 +70,7 @@ def build_parser() -> Parser:
 
 
 def work(arguments: argparse.Namespace) -> Result:
+    from autoresearch.report.html_report import write_report
     from autoresearch.report.summary import read_summaries
     from autoresearch.report.text import render
 
@@ -95,7 +97,8 @@ def work(arguments: argparse.Namespace) -> Result:
     if code != 0:
         raise AgentError(f"The sweep ended with exit code {code}.", hint=f"Look into {folder}, and run it again.")
     (summary,) = read_summaries(folder)
-    text = f"{render(summary)}\nproject: {folder}\nresults: {folder / 'results.tsv'}"
+    report = write_report(folder, folder / "report.html", finished=True).path
+    text = f"{render(summary)}\nproject: {folder}\nresults: {folder / 'results.tsv'}\nreport:  {report}"
     before, after = summary.baseline, summary.incumbent
     if not (before and after and before.metric and after.metric and after.metric < before.metric):
         say(text)
@@ -104,7 +107,7 @@ def work(arguments: argparse.Namespace) -> Result:
             hint="Give it more time: --budget 15",
             code="no_gain",
         )
-    return Result(data={"project": folder, "summary": asdict(summary)}, text=text)
+    return Result(data={"project": folder, "report": report, "summary": asdict(summary)}, text=text)
 
 
 def check_machine() -> None:
