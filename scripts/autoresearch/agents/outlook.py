@@ -21,7 +21,6 @@ class Outlook:
     exists: bool = False  # the campaign is set up
     decided: int = 0
     kept: int = 0
-    crashes_in_a_row: int = 0
     rows: int = 0
     trial_runs: bool = False
     waits_for_us: bool = False  # a trial has ended, or its runner died, and nobody has taken the result in
@@ -44,23 +43,14 @@ def look_at(project: Path, tag: str) -> Outlook:
                     "SELECT COALESCE(SUM(outcome IS NOT NULL), 0), COALESCE(SUM(duration_s), 0) "
                     "FROM trial WHERE tag = ?", tag,
                 )  # fmt: skip
-                last = select(
-                    "SELECT status FROM experiment WHERE tag = ? AND status IS NOT NULL ORDER BY number DESC LIMIT 50",
-                    tag,
-                )
             open_trials = ledger.open_trials(tag)
             between = ledger.open_experiment(tag)
     except (NoCampaignError, OSError):
         return Outlook()
     executor = executor_for(Config.from_dict(campaign.config, source=f"the config of campaign {tag}").executor)
     running = [trial for trial in open_trials if runs(executor, trial)]
-    crashes = 0
-    for (status,) in last:
-        if status != "crash":
-            break
-        crashes += 1
     return Outlook(
-        exists=True, decided=decided, kept=kept, crashes_in_a_row=crashes, rows=begun + decided + ended,
+        exists=True, decided=decided, kept=kept, rows=begun + decided + ended,
         trial_runs=bool(running), trial_s=trial_s,
         waits_for_us=not running and (bool(open_trials) or (between is not None and between.state == "running")),
     )  # fmt: skip
