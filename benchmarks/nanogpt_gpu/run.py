@@ -80,21 +80,27 @@ def adapt(reference: Path, folder: Path) -> Path:
     return folder / "train.py"
 
 
+def documents(megabytes: int) -> list[tuple[str, bytes]]:
+    """The Python sources of the installed packages, (path, content), up to so much text."""
+    packages = [Path(sysconfig.get_paths()[name]) for name in ("purelib", "stdlib")]
+    packages += [Path(entry) for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
+    found, size = {}, 0
+    for path in sorted({file for package in packages for file in package.rglob("*.py")}):
+        data = path.read_bytes() if path.is_file() else b""
+        if 200 < len(data) < 200_000 and size < megabytes * 2**20:  # no empty ones, no generated tables
+            found[str(path)] = data
+            size += len(data)
+    return list(found.items())
+
+
 def make_corpus(vocab: int, megabytes: int) -> None:
     """Tokenise the Python sources of the installed packages, unless that was done before."""
     sys.path.insert(0, str(STARTER))
     prepare = importlib.import_module("prepare")
     if (prepare.CACHE / "selected.json").exists():
         return
-    packages = [Path(sysconfig.get_paths()[name]) for name in ("purelib", "stdlib")]
-    packages += [Path(entry) for entry in sys.path if entry.endswith(("site-packages", "dist-packages"))]
-    documents, size = {}, 0
-    for path in sorted({file for package in packages for file in package.rglob("*.py")}):
-        data = path.read_bytes() if path.is_file() else b""
-        if 200 < len(data) < 200_000 and size < megabytes * 2**20:  # no empty ones, no generated tables
-            documents[str(path)] = data
-            size += len(data)
-    prepare.read_documents = lambda dataset, sha256: list(documents.items())
+    sources = documents(megabytes)
+    prepare.read_documents = lambda dataset, sha256: sources
     started = time.perf_counter()
     path = prepare.prepare("packages", "", vocab)
     prepare.select(path, "packages", "", vocab)
@@ -102,6 +108,7 @@ def make_corpus(vocab: int, megabytes: int) -> None:
     sizes = (
         f"{len(corpus.train) / 1e6:.1f} M tokens of {corpus.vocab_size}, {len(corpus.val) / 1e6:.2f} M to validate on"
     )
+    size = sum(len(data) for _, data in sources)
     print(f"corpus: {size / 1e6:.0f} MB, {sizes}, in {time.perf_counter() - started:.0f} s", flush=True)
 
 
@@ -128,7 +135,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--reference", type=Path, help="karpathy/autoresearch's train.py")
     parser.add_argument("--budget", type=float, default=60.0, metavar="S")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--vocab", type=int, default=8192)
     parser.add_argument("--megabytes", type=int, default=160, help="of text")
     parser.add_argument("--code", type=Path, default=STARTER / "train.py", help="ours, or a variant of it")
@@ -149,7 +157,7 @@ def main() -> None:
     if args.reference:
         codes["reference"] = (adapt(args.reference, folder / "reference"), {})
     results: dict[str, list[dict[str, float]]] = {name: [] for name in codes}
-    for seed in range(1, args.seeds + 1):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name, (code, constants) in codes.items():  # side by side, so that a slow hour meets both
             figures = train(code, seed, args.budget, constants)
             results[name].append(figures)

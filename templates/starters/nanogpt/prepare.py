@@ -61,6 +61,7 @@ PASSAGE_BYTES = 2**14  # ... of this size
 VAL_FRACTION = 0.05  # of the bytes
 MAX_VOCAB = 2**15  # a token fits in an int16
 BPE_SAMPLE_BYTES = 2**22  # merges are learnt from this much of the training text
+BATCHES_AT_ONCE = 256  # drawn and sent to the device together
 EVAL_BLOCK = 2048  # tokens; validation text is read in stretches of this length
 EVAL_BLOCKS = {"cpu": 64, "cuda": 1024}  # at most so many, spread evenly over the validation text
 
@@ -294,11 +295,13 @@ def batches(
     """Endless (inputs, targets) of shape (batch_size, seq_len): windows at places drawn from ``seed``."""
     tokens = tokens.to(device)
     generator = torch.Generator().manual_seed(seed)  # on the CPU, so that every device sees the same order
-    offsets = torch.arange(seq_len + 1)
+    offsets = torch.arange(seq_len + 1, device=device)
     while True:
-        starts = torch.randint(len(tokens) - seq_len, (batch_size, 1), generator=generator)
-        window = tokens[(starts + offsets).to(device)].long()
-        yield window[:, :-1], window[:, 1:]
+        # Many places at once: a copy to the GPU waits until the GPU has done all work that it was given.
+        places = torch.randint(len(tokens) - seq_len, (BATCHES_AT_ONCE, batch_size, 1), generator=generator)
+        for starts in places.to(device):
+            window = tokens[starts + offsets].long()
+            yield window[:, :-1], window[:, 1:]
 
 
 # ---------------------------------------------------------------------------------------------------------

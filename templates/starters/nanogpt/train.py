@@ -27,11 +27,11 @@ GPU = torch.cuda.is_available()
 DTYPE = torch.bfloat16 if GPU else torch.float32  # of activations; weights are float32
 
 # Model. DEPTH alone sets its size.
-DEPTH = 8 if GPU else 2  # blocks
-ASPECT = 64 if GPU else 32  # width of the residual stream per block of depth
+DEPTH = 6 if GPU else 2  # blocks
+ASPECT = 128 if GPU else 32  # width of the residual stream per block of depth
 HEAD_DIM = 128 if GPU else 32  # width of one attention head
 MLP_RATIO = 4  # hidden width of the MLP / width of the residual stream
-SEQ_LEN = 1024 if GPU else 256  # tokens the model can look back on; a divisor of 2048
+SEQ_LEN = 2048 if GPU else 256  # tokens the model can look back on; a divisor of 2048
 ROTARY_BASE = 10_000  # longest wavelength of the rotary position code, in tokens / 2 pi
 
 # Optimiser. Muon for the matrices of the blocks, AdamW for the embedding and the head.
@@ -82,9 +82,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, C // HEAD_DIM, HEAD_DIM).permute(2, 0, 3, 1, 4)
+        q, k, v = self.qkv(x).view(B, T, 3, C // HEAD_DIM, HEAD_DIM).unbind(2)
         q, k = rotate(norm(q), cos, sin), rotate(norm(k), cos, sin)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
         return self.out(y.transpose(1, 2).reshape(B, T, C))
 
 
@@ -119,8 +119,8 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(Block(width) for _ in range(DEPTH))
         self.head = nn.Linear(width, vocab_size, bias=False)
         angles = torch.outer(torch.arange(SEQ_LEN), ROTARY_BASE ** -torch.linspace(0, 1, HEAD_DIM // 2))
-        self.register_buffer("cos", angles.cos().to(DTYPE), persistent=False)
-        self.register_buffer("sin", angles.sin().to(DTYPE), persistent=False)
+        self.register_buffer("cos", angles.cos().to(DTYPE)[:, None], persistent=False)  # the same for all heads
+        self.register_buffer("sin", angles.sin().to(DTYPE)[:, None], persistent=False)
         self.init_weights()
 
     @torch.no_grad()
@@ -154,7 +154,7 @@ class GPT(nn.Module):
 # Optimiser
 
 
-def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
     """``function``, compiled where that pays."""
     return torch.compile(function, dynamic=False, fullgraph=True) if GPU else function
 
@@ -172,21 +172,23 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
 
 
 @compiled
-def muon(weights: Tensor, gradient: Tensor, momentum: Tensor, lr: Tensor) -> Tensor:
-    """The new weights of a stack of matrices; ``momentum`` is updated in place."""
+def muon(weights: list[Tensor], gradients: list[Tensor], momentum: Tensor, lr: Tensor) -> None:
+    """Update matrices of one shape, and ``momentum``, which is a stack of them, in place."""
+    gradient = torch.stack(gradients)
     momentum.lerp_(gradient, 1 - MOMENTUM)
-    update = orthogonalize(gradient.lerp(momentum, MOMENTUM))
-    rows, columns = update.shape[-2:]
-    return weights * (1 - lr * WEIGHT_DECAY) - lr * max(1, rows / columns) ** 0.5 * update
+    updates = orthogonalize(gradient.lerp(momentum, MOMENTUM))
+    rows, columns = updates.shape[-2:]
+    for weight, update in zip(weights, updates.unbind(), strict=True):
+        weight.mul_(1 - lr * WEIGHT_DECAY).sub_(lr * max(1, rows / columns) ** 0.5 * update)
 
 
 @compiled
-def adam(weight: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: Tensor, steps: Tensor) -> Tensor:
-    """The new weight; the moments, mean and square, are updated in place."""
+def adam(weight: Tensor, gradient: Tensor, moments: tuple[Tensor, Tensor], lr: Tensor, steps: Tensor) -> None:
+    """Update ``weight`` and its moments, mean and square, in place."""
     (mean, square), (beta1, beta2) = moments, ADAM_BETAS
     mean.lerp_(gradient, 1 - beta1)
     square.lerp_(gradient.square(), 1 - beta2)
-    return weight - lr * (mean / (1 - beta1**steps)) / ((square / (1 - beta2**steps)).sqrt() + 1e-8)
+    weight.sub_(lr * (mean / (1 - beta1**steps)) / ((square / (1 - beta2**steps)).sqrt() + 1e-8))
 
 
 class Optimizer:
@@ -201,6 +203,7 @@ class Optimizer:
             (weight, lr, (torch.zeros_like(weight), torch.zeros_like(weight)))
             for weight, lr in ((model.embedding.weight, EMBEDDING_LR), (model.head.weight, HEAD_LR))
         ]
+        self.weights = list(model.parameters())
         self.steps = 0
 
     @torch.no_grad()
@@ -209,13 +212,10 @@ class Optimizer:
         self.steps += 1
         number = torch.tensor  # numbers as tensors: a new value is no reason to compile again
         for weights, momentum in self.matrices:
-            gradient = torch.stack([weight.grad for weight in weights])
-            updated = muon(torch.stack(weights), gradient, momentum, number(lr_scale * MATRIX_LR))
-            for weight, value in zip(weights, updated, strict=True):
-                weight.copy_(value)
-                weight.grad = None
+            muon(weights, [weight.grad for weight in weights], momentum, number(lr_scale * MATRIX_LR))
         for weight, lr, moments in self.vectors:
-            weight.copy_(adam(weight, weight.grad, moments, number(lr_scale * lr), number(float(self.steps))))
+            adam(weight, weight.grad, moments, number(lr_scale * lr), number(float(self.steps)))
+        for weight in self.weights:
             weight.grad = None
 
 
@@ -263,7 +263,7 @@ def main() -> None:
 
     # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, not worse.
     clock = time.perf_counter if GPU else time.process_time
-    step, train_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0
+    step, train_s, startup_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0, 0.0
     loss_before = torch.zeros((), device=device)
     while progress < 1:
         step_started = clock()
@@ -283,6 +283,8 @@ def main() -> None:
             raise SystemExit(f"The loss is {loss_now} at step {step}: the run diverged.")
         if step > UNTIMED_STEPS:
             train_s += step_s
+        else:
+            startup_s = time.perf_counter() - started
         progress = step / MAX_STEPS if MAX_STEPS else train_s / TIME_BUDGET
         mean_loss = 0.9 * mean_loss + 0.1 * loss_now
         if progress >= next_log:
@@ -298,6 +300,7 @@ def main() -> None:
     print("---")
     print(f"val_bpb:          {val_bpb:.6f}")
     print(f"training_seconds: {train_s:.1f}")
+    print(f"startup_seconds:  {startup_s:.1f}")
     print(f"total_seconds:    {time.perf_counter() - started:.1f}")
     tell_use(model, step, train_s)
 
@@ -316,3 +319,5 @@ def tell_use(model: GPT, steps: int, train_s: float) -> None:
 
 if __name__ == "__main__":
     main()
+    sys.stdout.flush()
+    os._exit(0)  # at once: torch would first wait, for about ten seconds, until its compiling processes have ended
