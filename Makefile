@@ -15,11 +15,12 @@ PY := $(VENV)/bin/python
 BENCHMARKS := $(wildcard benchmarks/*.py benchmarks/*/run.py)
 STAMP := $(VENV)/.installed-$(if $(filter 1,$(STARTERS)),torch-$(TORCH_VERSION),no-torch)
 
-.PHONY: help env clients demo test check bench clean
+.PHONY: help env clients ray demo test check bench clean
 
 help:
 	@echo "make env     create $(VENV) with all that the other targets need (STARTERS=0: without torch)"
 	@echo "make clients  install the agent clients that some tests drive; without them these are skipped"
+	@echo "make ray     install the Ray that some tests run trials on, in an environment of its own; likewise"
 	@echo "make demo    watch a real campaign in tmux"
 	@echo "make test    run the tests (JOBS=$(JOBS) at a time)"
 	@echo "make check   lint, formatting, types"
@@ -35,6 +36,9 @@ $(STAMP): pyproject.toml .ci/env.sh .ci/need.sh
 
 clients: $(STAMP)
 	@sh .ci/clients.sh '$(VENV)'
+
+ray: $(STAMP)
+	@sh .ci/ray.sh '$(VENV)'
 
 demo: $(STAMP)
 	$(PY) scripts/demo.py

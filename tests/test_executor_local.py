@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.executor_conformance import *  # noqa: F403 - what every engine shows
+from tests.executor_conformance import Engine
 from tests.trial_bench import DEADLINE_S, LONG, eventually, living, log_of, trial_spec
 
 from autoresearch.config import Executor as ExecutorSettings
@@ -23,7 +25,7 @@ from autoresearch.executors import Handle, LocalExecutor, State, executor_for, l
 from autoresearch.executors.base import process_mark
 from autoresearch.runner.orphans import MARK
 from autoresearch.runner.processes import ancestors, birth_mark, command_line, pids, send
-from autoresearch.trial import SPEC_FILE, STARTED_FILE, Outcome, Slot, TrialResult, TrialSpec
+from autoresearch.trial import STARTED_FILE, Outcome, Slot, TrialResult, TrialSpec
 
 SCRIPTS = Path(local.__file__).parents[2]
 EXECUTOR = LocalExecutor(Slot(devices="cpu", cpus=0.1))  # some of these trials run at the same time
@@ -57,6 +59,11 @@ def spec(tmp_path: Path) -> Iterator[Callable[..., TrialSpec]]:
         assert not living(mark_of(directory))
 
 
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(LocalExecutor(Slot(devices="cpu")), slots=1)  # a trial without a GPU has all cores
+
+
 def mark_of(directory: Path) -> str:
     return f"{MARK}={process_mark(directory)}"
 
@@ -85,28 +92,6 @@ def completes(handle: Handle) -> bool:
 
 
 # --- a trial's life ----------------------------------------------------------------------------
-
-
-def test_trial_runs_and_is_gone_when_it_has_a_result(spec: Callable[..., TrialSpec]) -> None:
-    trial = spec(WAITING)
-    handle = submit_ready(trial)
-    assert json.loads(json.dumps(handle)) == handle
-    assert handle.keys() >= {"engine", "id", "trial_id", "directory"}
-    assert state(handle) is State.RUNNING
-    assert TrialResult.read(Path(trial.directory)) is None
-    assert completes(handle)
-    eventually(lambda: state(handle) is State.GONE)
-    result = TrialResult.read(Path(trial.directory))
-    assert result
-    assert (result.outcome, result.metric) == (Outcome.COMPLETED, 0.5)
-    assert EXECUTOR.conclude("t1", Path(trial.directory)) == result
-
-
-def test_poll_answers_for_many_at_once(spec: Callable[..., TrialSpec]) -> None:
-    handles = [EXECUTOR.submit(spec(LONG, str(number), trial_id=f"t{number}")) for number in range(2)]
-    EXECUTOR.cancel(handles[0])
-    assert EXECUTOR.poll(handles) == {"t0": State.GONE, "t1": State.RUNNING}
-    assert EXECUTOR.poll([]) == {}
 
 
 def test_command_gets_the_given_environment_and_a_mark(spec: Callable[..., TrialSpec]) -> None:
@@ -161,30 +146,7 @@ def test_trial_survives_the_end_of_its_submitters_terminal(spec: Callable[..., T
     assert completes(handle)
 
 
-def test_trial_is_found_whose_submitter_noted_nothing(spec: Callable[..., TrialSpec]) -> None:
-    trial = spec(f"echo ready; {LONG}")
-    directory = Path(trial.directory)
-    assert EXECUTOR.find("t1", directory) is None
-    handle = submit_ready(trial)
-    assert EXECUTOR.find("t1", directory) == handle
-    assert EXECUTOR.find("t1", directory.parent) is None
-    EXECUTOR.cancel(handle)
-    assert EXECUTOR.find("t1", directory) is None
-
-
 # --- its end -----------------------------------------------------------------------------------
-
-
-def test_cancel_interrupts_and_leaves_no_process(spec: Callable[..., TrialSpec]) -> None:
-    trial = spec(f"(setsid {LONG} &); echo ready; {LONG}")
-    handle = submit_ready(trial)
-    EXECUTOR.cancel(handle)
-    result = TrialResult.read(Path(trial.directory))
-    assert result
-    assert (result.outcome, result.reason) == (Outcome.INTERRUPTED, "stopped by SIGTERM")
-    assert (state(handle), living(mark_of(Path(trial.directory)))) == (State.GONE, set())
-    EXECUTOR.cancel(handle)
-    assert TrialResult.read(Path(trial.directory)) == result
 
 
 def test_cancel_kills_a_runner_that_does_not_answer(
@@ -232,13 +194,6 @@ def test_orphans_of_a_trial_of_the_same_name_elsewhere_are_spared(spec: Callable
     assert living(mark_of(Path(ours.directory))) == set()
     assert living(mark_of(Path(theirs.directory)))
     assert state(their_handle) is State.RUNNING
-
-
-def test_trial_that_never_started_is_concluded_too(spec: Callable[..., TrialSpec]) -> None:
-    trial = spec(LONG)
-    result = EXECUTOR.conclude("t1", Path(trial.directory))
-    assert (result.outcome, result.processes_killed, result.started_at) == (Outcome.INTERRUPTED, 0, "")
-    assert not (Path(trial.directory) / SPEC_FILE).exists()
 
 
 def test_process_that_got_the_number_of_a_dead_runner_is_not_taken_for_it(

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import signal
 import subprocess
-import time
-from dataclasses import replace
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from tests.conftest import RunScript
-from tests.loop_bench import CONFIG, Loop, make_loop
+from tests.cluster_conformance import *  # noqa: F403 - what a campaign shows on every cluster
+from tests.cluster_conformance import look_at_another
+from tests.conftest import ROOT, RunScript
+from tests.executor_conformance import *  # noqa: F403 - what every engine shows
+from tests.executor_conformance import Engine, result_of
+from tests.loop_bench import CONFIG, TAG, Loop, make_loop
 from tests.slurm_bench import Cluster, cluster, installed, running
-from tests.trial_bench import eventually, living, log_of, trial_spec
+from tests.trial_bench import METRIC, eventually, living, log_of, trial_spec
 
+from autoresearch.agents.outlook import look_at
 from autoresearch.config import Executor as ExecutorSettings
 from autoresearch.errors import MachineError, UsageError
-from autoresearch.executors import Handle, State, executor_for
-from autoresearch.executors.slurm import SlurmExecutor, SlurmOptions, jobs
-from autoresearch.trial import STARTED_FILE, Outcome, TrialResult, TrialSpec
+from autoresearch.executors import State, executor_for
+from autoresearch.executors.cluster import GONE_FILE
+from autoresearch.executors.slurm import SlurmExecutor, SlurmOptions
+from autoresearch.runner.leases import leases_folder
+from autoresearch.trial import Outcome, TrialResult
 
 __all__ = ["cluster", "installed", "running"]  # fixtures
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -27,132 +37,131 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 @pytest.fixture
 def executor(cluster: Cluster) -> SlurmExecutor:
-    return SlurmExecutor(SlurmOptions(gres="gpu:1"), lost_after_s=1.0)
+    return SlurmExecutor(SlurmOptions(gres="gpu:1"), lost_after_s=1.0, ask_every_s=0.0)
 
 
-def state(executor: SlurmExecutor, handle: Handle) -> State:
-    return executor.poll([handle])[handle["trial_id"]]
+@pytest.fixture
+def engine(executor: SlurmExecutor) -> Engine:
+    return Engine(executor, slots=4)
 
 
-def result_of(executor: SlurmExecutor, handle: Handle) -> TrialResult:
-    directory = Path(handle["directory"])
-    return eventually(lambda: TrialResult.read(directory))
-
-
-def submit_ready(executor: SlurmExecutor, spec: TrialSpec) -> Handle:
-    handle = executor.submit(spec)
-    eventually(lambda: "ready" in log_of(Path(spec.directory)))
-    return handle
-
-
-def test_a_trial_runs_on_a_node_with_its_gpu_and_without_the_submitters_secrets(
-    executor: SlurmExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_trial_runs_on_a_node_with_the_gpu_that_slurm_gave_it(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ANTHROPIC_API_KEY", "secret")
     monkeypatch.setenv("SBATCH_TIMELIMIT", "nonsense")
-    command = (
-        "echo on $SLURMD_NODENAME gpu $CUDA_VISIBLE_DEVICES key [$ANTHROPIC_API_KEY] mine $MINE; echo val_bpb: 0.5"
-    )
-    env = {"PATH": os.environ["PATH"], "MINE": "a b,c", "CUDA_VISIBLE_DEVICES": "7"}
-    handle = executor.submit(trial_spec(command, tmp_path / "t", env=env))
-    result = result_of(executor, handle)
-    assert (result.outcome, result.metric) == (Outcome.COMPLETED, 0.5)
-    assert log_of(tmp_path / "t").startswith("on n")
-    assert "gpu 0 key [] mine a b,c" in log_of(tmp_path / "t")
-    eventually(lambda: state(executor, handle) is State.GONE)
+    command = "echo on $SLURMD_NODENAME gpu $CUDA_VISIBLE_DEVICES; echo val_bpb: 0.5"
+    env = {"PATH": os.environ["PATH"], "CUDA_VISIBLE_DEVICES": "7"}
+    assert result_of(engine.executor.submit(trial_spec(command, tmp_path / "t", env=env))).metric == 0.5
+    assert re.match(r"on n\d gpu 0\n", log_of(tmp_path / "t"))
 
 
-def test_many_are_asked_about_at_once_and_what_finds_no_gpu_waits(executor: SlurmExecutor, tmp_path: Path) -> None:
-    specs = [trial_spec("sleep 1; echo val_bpb: 0.5", tmp_path / f"t{n}", trial_id=f"t{n}") for n in range(6)]
-    handles = [executor.submit(spec) for spec in specs]
-    eventually(lambda: list(executor.poll(handles).values()).count(State.RUNNING) == 4)
-    assert State.QUEUED in executor.poll(handles).values()
-    for handle in handles:
-        assert result_of(executor, handle).outcome is Outcome.COMPLETED
+# ---- how often the controller is asked
 
 
-def test_the_budget_is_the_runners_in_seconds(executor: SlurmExecutor, tmp_path: Path) -> None:
-    spec = trial_spec("sleep 300", tmp_path / "t", limit_s=1.0, grace_s=1.0)
-    result = result_of(executor, executor.submit(spec))
-    assert result.outcome is Outcome.TIMED_OUT
-    assert result.duration_s < 10
+@pytest.fixture
+def questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with one line for each call of squeue: when it was made, in seconds."""
+    asked = tmp_path / "asked"
+    asked.touch()
+    wrapper = tmp_path / "bin" / "squeue"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\ndate +%s.%N >> {asked}\nexec {shutil.which("squeue")} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    return asked
 
 
-def test_cancel_lets_the_runner_end_its_tree(executor: SlurmExecutor, tmp_path: Path) -> None:
-    command = "(trap '' TERM; setsid sleep 300) & echo ready; wait"
-    mark = f"SLURM_TEST_MARK={tmp_path.name}"
-    name, _, value = mark.partition("=")
-    env = {"PATH": os.environ["PATH"], name: value}
-    spec = trial_spec(command, tmp_path / "t", env=env, grace_s=0.5)
-    handle = submit_ready(executor, spec)
-    executor.cancel(handle)
-    result = TrialResult.read(tmp_path / "t")
-    assert result
-    assert result.outcome is Outcome.INTERRUPTED
-    eventually(lambda: not living(mark))
-    executor.cancel(handle)  # harmless
+POLL_ALL_THE_TIME = f"""
+import json, sys, time
+sys.dont_write_bytecode = True
+sys.path.insert(0, {str(ROOT / "scripts")!r})
+from autoresearch.executors.slurm import SlurmExecutor, SlurmOptions
+executor = SlurmExecutor(SlurmOptions(), ask_every_s=1.0)
+end = time.monotonic() + 3.5
+while time.monotonic() < end:
+    states = executor.poll(json.loads(sys.argv[1]))
+    time.sleep(0.05)
+print(states["t1"].value)
+"""
 
 
-def test_cancel_in_the_queue_is_an_interrupted_trial_without_a_runner(executor: SlurmExecutor, tmp_path: Path) -> None:
-    held = SlurmExecutor(SlurmOptions(extra=("--hold",)), lost_after_s=1.0)
-    handle = held.submit(trial_spec("echo val_bpb: 1", tmp_path / "t"))
-    assert state(held, handle) is State.QUEUED
-    began = time.monotonic()
-    held.cancel(handle)
-    result = TrialResult.read(tmp_path / "t")
-    assert result
-    assert result.outcome is Outcome.INTERRUPTED
-    assert time.monotonic() - began < 10
+def test_several_processes_that_poll_all_the_time_ask_the_controller_now_and_then(
+    engine: Engine, questions: Path, tmp_path: Path
+) -> None:
+    handle = engine.submit_ready(trial_spec("echo ready; sleep 300", tmp_path / "t"))
+    argv = [sys.executable, "-c", POLL_ALL_THE_TIME, json.dumps([handle])]
+    pollers = [subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [poller.communicate(timeout=60)[0].strip() for poller in pollers] == ["running"] * 3
+    asked = [float(line) for line in questions.read_text().split()]
+    assert 2 <= len(asked) <= 5
+    assert min(later - earlier for earlier, later in pairwise(asked)) >= 1.0
+    engine.executor.cancel(handle)
 
 
-def test_a_job_is_found_whose_number_nobody_noted(executor: SlurmExecutor, tmp_path: Path) -> None:
-    handle = submit_ready(executor, trial_spec("echo ready; sleep 300", tmp_path / "t"))
-    assert executor.find("t1", tmp_path / "t") == handle
-    assert executor.find("t1", tmp_path / "other") is None
-    assert executor.conclude("t1", tmp_path / "t").outcome is Outcome.INTERRUPTED
-    eventually(lambda: jobs().get(handle["id"], State.GONE) is State.GONE)
+# ---- faults
 
 
 def test_a_node_that_dies_is_an_interrupted_trial_after_a_while_and_never_a_crash(
-    executor: SlurmExecutor, cluster: Cluster, tmp_path: Path
+    engine: Engine, cluster: Cluster, tmp_path: Path
 ) -> None:
-    handle = submit_ready(executor, trial_spec("echo ready; sleep 300", tmp_path / "t"))
+    handle = engine.submit_ready(trial_spec("echo ready; sleep 300", tmp_path / "t"))
     node = cluster.node_of(handle)
     cluster.kill_node(node)
     try:
-        eventually(lambda: state(executor, handle) is State.GONE)
-        assert executor.conclude("t1", tmp_path / "t").outcome is Outcome.INTERRUPTED
+        eventually(lambda: engine.state(handle) is State.GONE)
+        result = engine.executor.conclude("t1", tmp_path / "t")
+        assert (result.outcome, result.cause) == (Outcome.INTERRUPTED, "gone")
+    finally:
+        cluster.revive_node(node)
+
+
+def test_a_trial_that_outlives_its_node_in_slurms_eyes_cannot_change_its_result(
+    engine: Engine, cluster: Cluster, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    handle = engine.submit_ready(trial_spec(f"echo ready; read -r line < {fifo}; {METRIC}", tmp_path / "t"))
+    node = cluster.node_of(handle)
+    os.kill(cluster.pid(f"slurmd-{node}"), signal.SIGKILL)  # the daemon alone: the trial runs on
+    cluster.call("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    try:
+        eventually(lambda: engine.state(handle) is State.GONE)
+        taken = engine.executor.conclude("t1", tmp_path / "t")
+        assert taken.outcome is Outcome.INTERRUPTED
+        fifo.write_text("go on\n")
+        eventually(lambda: "val_bpb: 0.5" in log_of(tmp_path / "t"))
+        eventually(lambda: not living(f"SLURM_JOB_ID={handle['id']}"))
+        assert TrialResult.read(tmp_path / "t") == taken
     finally:
         cluster.revive_node(node)
 
 
 def test_a_controller_that_is_away_is_no_news_and_its_return_finds_the_result(
-    executor: SlurmExecutor, cluster: Cluster, tmp_path: Path
+    engine: Engine, cluster: Cluster, tmp_path: Path
 ) -> None:
-    handle = submit_ready(executor, trial_spec("echo ready; sleep 2; echo val_bpb: 0.25", tmp_path / "t"))
+    executor = engine.executor
+    handle = engine.submit_ready(trial_spec("echo ready; sleep 2; echo val_bpb: 0.25", tmp_path / "t"))
     os.kill(cluster.pid("slurmctld"), signal.SIGTERM)
     eventually(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode)
     try:
-        assert state(executor, handle) is State.RUNNING
+        assert engine.state(handle) is State.RUNNING
         with pytest.raises(MachineError, match="sbatch"):
             executor.submit(trial_spec("true", tmp_path / "other"))
         with pytest.raises(MachineError):  # not None, which would mean that the job is gone
             executor.find("t1", tmp_path / "t")
-        assert result_of(executor, handle).metric == 0.25
+        assert result_of(handle).metric == 0.25
     finally:
         subprocess.run(["slurmctld"], check=True)
         eventually(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0)
     assert executor.conclude("t1", tmp_path / "t").metric == 0.25
 
 
-def test_a_job_that_the_controller_has_forgotten_is_concluded(executor: SlurmExecutor, tmp_path: Path) -> None:
-    handle = submit_ready(executor, trial_spec("echo ready; sleep 300", tmp_path / "t"))
-    started = (tmp_path / "t" / STARTED_FILE).read_text()
-    assert "pid" in started
+def test_a_job_that_the_controller_has_forgotten_is_concluded(engine: Engine, tmp_path: Path) -> None:
+    handle = engine.submit_ready(trial_spec("echo ready; sleep 300", tmp_path / "t"))
     invented = {**handle, "id": "999999"}
-    assert state(executor, invented) is State.RUNNING  # it may be a late file
-    eventually(lambda: state(executor, invented) is State.GONE)
-    executor.cancel(handle)
+    assert engine.state(invented) is State.RUNNING  # it may be a late file
+    eventually(lambda: engine.state(invented) is State.GONE)
+    engine.executor.cancel(handle)
 
 
 def test_what_the_cluster_refuses_is_told_in_its_words(cluster: Cluster, tmp_path: Path) -> None:
@@ -198,17 +207,22 @@ def loop(cluster: Cluster, tmp_path: Path, run_script: RunScript) -> Loop:
     return make_loop(tmp_path / "project", run_script, config=config)
 
 
-def test_a_whole_campaign_and_a_sweep_run_on_the_cluster(loop: Loop) -> None:
+def let_news_grow_old() -> None:
+    """The next look asks the controller, as it does some seconds later."""
+    for news in (leases_folder() / "controllers").glob("*.json"):
+        news.unlink()
+
+
+def test_a_nights_looks_ask_the_controller_once_in_ten_seconds(loop: Loop, questions: Path) -> None:
     loop.baseline()
-    assert loop.experiment("a better learning rate", LR=8) == "keep"
-    assert loop.experiment("a worse one", LR=2) == "discard"
-    assert loop.experiment("too wide", WIDTH=128) == "crash"
-    swept = loop.call("sweep", "--set", "LR=16,4")
-    assert len(swept["points"]) == 2
-    assert [row[3] for row in loop.rows][:4] == ["keep", "keep", "discard", "crash"]
-    assert {trial.handle["engine"] for trial in loop.trials()} == {"slurm"}
-    assert {trial.result.host for trial in loop.trials() if trial.result}
-    assert loop.tip() == loop.incumbent()
+    with loop.holding():
+        loop.submit("a better learning rate", "--wait", 0, expect=10, LR=8)
+        let_news_grow_old()
+        questions.write_text("")
+        for _ in range(20):
+            assert look_at(loop.folder, TAG).trial_runs
+        assert len(questions.read_text().splitlines()) == 1
+    loop.look("--wait", 60)
 
 
 def test_a_node_that_dies_costs_the_campaign_one_more_trial_and_nothing_else(loop: Loop, cluster: Cluster) -> None:
@@ -220,10 +234,12 @@ def test_a_node_that_dies_costs_the_campaign_one_more_trial_and_nothing_else(loo
         node = cluster.node_of(trial.handle)
         cluster.kill_node(node)
     try:
-        gone = Path(trial.directory) / "gone"
+        gone = Path(trial.directory) / GONE_FILE
+        let_news_grow_old()
         loop.look()
-        eventually(gone.exists)
+        assert gone.exists()
         os.utime(gone, (0, 0))  # the minute that a late file is waited for
+        let_news_grow_old()
         loop.look("--wait", 60)
         assert loop.log()["experiment"]["status"] == "keep"
         outcomes = [each.result.outcome for each in loop.trials()[-2:] if each.result]
@@ -232,31 +248,16 @@ def test_a_node_that_dies_costs_the_campaign_one_more_trial_and_nothing_else(loo
         cluster.revive_node(node)
 
 
-def test_a_submission_whose_number_was_lost_is_adopted_and_not_repeated(loop: Loop) -> None:
-    from autoresearch.campaign.opened import open_ledger
-
-    loop.baseline()
-    with loop.holding():
-        loop.submit("a better learning rate", "--wait", 0, expect=10, LR=8)
-        trial = loop.trials()[-1]
-        with open_ledger(loop.folder) as (_, ledger):
-            trial.handle = {}
-            ledger.set_handle(trial)
-    loop.look("--wait", 60)
-    assert loop.log()["experiment"]["status"] == "keep"
-    assert [each.number for each in loop.trials()].count(1) == 1
-
-
-def test_a_result_of_another_device_is_not_compared(loop: Loop) -> None:
-    loop.baseline()
-    with loop.holding():
-        loop.submit("a better learning rate", "--wait", 0, expect=10, LR=8)
-        directory = Path(loop.trials()[-1].directory)
-    result = eventually(lambda: TrialResult.read(directory))
-    (directory / "result.json").write_text(replace(result, device="Another GPU").to_json())
-    loop.look("--wait", 60)
-    first, second = (each.result for each in loop.trials()[-2:])
-    assert first is not None
-    assert (first.outcome, first.cause, first.metric) == (Outcome.INTERRUPTED, "other_device", None)
-    assert second is not None
+@pytest.mark.parametrize(
+    ("outcome", "cause"),
+    [(Outcome.PRUNED, "pruned"), (Outcome.TIMED_OUT, "timeout"), (Outcome.CRASHED, "oom_gpu")],
+)
+def test_an_end_that_another_device_explains_is_not_the_ideas(loop: Loop, outcome: Outcome, cause: str) -> None:
+    first, second = look_at_another(loop, outcome=outcome, cause=cause, metric=None)
+    assert (first.outcome, first.cause) == (Outcome.INTERRUPTED, "other_device")
     assert second.outcome is Outcome.COMPLETED
+
+
+def test_a_crash_that_no_device_explains_stands_on_any(loop: Loop) -> None:
+    (only,) = look_at_another(loop, outcome=Outcome.CRASHED, cause="syntax", metric=None)
+    assert (only.outcome, only.cause) == (Outcome.CRASHED, "syntax")

@@ -1,4 +1,4 @@
-"""What trials run on: GPUs and who else uses them, CPU cores, the clock."""
+"""What trials run on: GPUs and who else uses them, CPU cores, a cluster; the clock."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from autoresearch.agents.check import MIB, Check, failed, passed, warning
+from autoresearch.agents.check import MIB, Check, failed, passed, refused, warning
 from autoresearch.agents.leftovers import is_of_trial
+from autoresearch.config import Executor as ExecutorSettings
+from autoresearch.errors import MachineError
+from autoresearch.executors import executor_for
+from autoresearch.executors.cluster import ClusterExecutor
 from autoresearch.runner.devices import process_text
 from autoresearch.runner.memory import GPU_NODES, text
 
@@ -42,10 +46,22 @@ class Gpu:
         )
 
 
-def check_device(devices: str = "auto") -> Iterator[Check]:
-    """GPUs and cores; ``devices`` is what the campaign's executor asks for."""
-    yield _check_gpus(devices)
-    yield _check_cores()
+def check_device(settings: ExecutorSettings) -> Iterator[Check]:
+    """What a campaign's ``executor`` asks for: the GPUs and cores of this machine, or a cluster that answers."""
+    executor = executor_for(settings)
+    if isinstance(executor, ClusterExecutor):
+        yield _check_controller(executor)
+    else:
+        yield _check_gpus(settings.devices)
+        yield _check_cores()
+
+
+def _check_controller(executor: ClusterExecutor) -> Check:
+    try:
+        jobs = executor.jobs()
+    except MachineError as error:
+        return refused("cluster", error)
+    return passed("cluster", f"{executor.engine} answers and remembers {len(jobs)} jobs")
 
 
 def _check_gpus(devices: str) -> Check:

@@ -101,6 +101,7 @@ def _project_checks(project: Path, tag: str | None, session: str, socket: str) -
         latest_record,
         opened,
     )
+    from autoresearch.config import Executor as ExecutorSettings
     from autoresearch.ledger import Ledger
     from autoresearch.repo import Repo
 
@@ -114,7 +115,7 @@ def _project_checks(project: Path, tag: str | None, session: str, socket: str) -
             elif repository.ok:
                 yield from check_set_up(repo, ledger)
             yield check_disk(repo, None if oc is None else oc.campaign)
-            yield from check_device("auto" if oc is None else oc.config.executor.devices)
+            yield from check_device(ExecutorSettings() if oc is None else oc.config.executor)
             yield check_clock(latest_record(ledger))
             yield check_leftovers(repo, ledger)
             yield _check_night(repo, session, socket)

@@ -18,7 +18,11 @@ def executor_for(settings: ExecutorSettings) -> Executor:
         from autoresearch.executors.slurm import SlurmExecutor, SlurmOptions
 
         return SlurmExecutor(SlurmOptions.from_dict(settings.options))
+    if settings.kind == "ray":
+        from autoresearch.executors.ray import RayExecutor, RayOptions
+
+        return RayExecutor(RayOptions.from_dict(settings.options))
     raise UsageError(
-        f"executor.kind {settings.kind!r} cannot be used here; expected local or slurm",
+        f"executor.kind {settings.kind!r} cannot be used here; expected local, slurm or ray",
         hint="set `executor: {kind: local}` in autoresearch.yaml",
     )

@@ -33,8 +33,9 @@ class Executor(Protocol):
         """Write the spec and have the engine run it; returns at once. Killed half-way: see ``find``."""
 
     def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        """The state of each by its trial id, with one question to the engine for all of them.
+        """The state of each by its trial id, with at most one question to the engine for all of them.
 
+        What an engine said a moment ago may be answer enough: ask as often as you like.
         ``GONE`` with a result is an ended trial; without one, ``conclude`` it.
         """
 

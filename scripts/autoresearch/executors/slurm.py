@@ -1,38 +1,31 @@
 """Trials as jobs of a Slurm cluster, by plain ``sbatch``, ``squeue`` and ``scancel``.
 
-The project, the state folder and this bundle must lie on a disk that the nodes share, under the same
-paths. Slurm says only queued, running or gone, and the runner on the node enforces the budget, since
-Slurm counts whole minutes. Accounting (``sacct``) is not needed.
+The runner on the node enforces the budget, since Slurm counts whole minutes. Accounting (``sacct``) is
+not needed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import os
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 import autoresearch.runner
 from autoresearch.errors import MachineError, UsageError
-from autoresearch.executors.base import Handle, State, conclude_as_interrupted, process_mark
-from autoresearch.trial import RUNNER_ERR_FILE, STARTED_FILE, TrialResult, TrialSpec
+from autoresearch.executors.base import Handle, State
+from autoresearch.executors.cluster import ClusterExecutor, job_name
+from autoresearch.trial import RUNNER_ERR_FILE, TrialSpec
 
 RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
 BECOME = Path(__file__).with_name("become.sh")
-GONE_FILE = "gone"  # in the trial's directory: since when Slurm no longer knows a job that left no result
-# A result file may be seen late on a network disk, and a node's last words take their time.
-LOST_AFTER_S = 60.0
 CALL_S = 60.0  # a controller that is away keeps each call for about ten seconds
-CANCEL_PATIENCE_S = 45.0  # Slurm's KillWait is 30 s by default
 BACKSTOP_S = 300.0  # Slurm's own limit stands this far behind the runner's
-POLL_S = 0.2
 QUEUED = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD")
 RUNNING = ("RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING")
 # What the submitter's shell hands to the runner, by name: never its keys.
@@ -96,12 +89,14 @@ def _refuse(message: str, known: Mapping[str, object]) -> None:
     raise UsageError(message, hint=f"In autoresearch.yaml, `executor` may say: {', '.join(known)}.", code="config")
 
 
-class SlurmExecutor:
-    """Submits each trial as a job of its own, without requeue: a job that is lost is run again under a new name."""
+class SlurmExecutor(ClusterExecutor):
+    """Trials by ``sbatch``, asked about by ``squeue``, ended by ``scancel``."""
 
-    def __init__(self, options: SlurmOptions, *, lost_after_s: float = LOST_AFTER_S) -> None:
+    engine = "slurm"
+
+    def __init__(self, options: SlurmOptions, **patience: float) -> None:
+        super().__init__(**patience)
         self.options = options
-        self.lost_after_s = lost_after_s
 
     def submit(self, spec: TrialSpec) -> Handle:
         directory = Path(spec.directory)
@@ -113,71 +108,25 @@ class SlurmExecutor:
             "--input=/dev/null", "--ntasks-per-node=1", f"--export={','.join(EXPORTED)}", *self.options.words(),
             str(BECOME), sys.executable, "-I", str(RUNNER), str(path),
         )  # fmt: skip
-        return slurm_handle(spec.trial_id, directory, answer.strip().split(";")[0])
+        return self.handle(spec.trial_id, directory, answer.strip().split(";")[0])
 
-    def poll(self, handles: Sequence[Handle]) -> dict[str, State]:
-        seen: dict[str, State] | None = None
-        if handles:
-            with contextlib.suppress(MachineError):  # no news from the controller is no news of the jobs
-                seen = jobs()
-        return {each["trial_id"]: self._state(each, seen) for each in handles}
+    @property
+    def controller(self) -> str:
+        return os.environ.get("SLURM_CONF", "")
 
-    def _state(self, handle: Handle, seen: Mapping[str, State] | None) -> State:
-        if seen is None:
-            return State.RUNNING
-        directory = Path(handle["directory"])
-        state = seen.get(handle["id"], State.GONE)
-        mark = directory / GONE_FILE
-        if state is not State.GONE:
-            mark.unlink(missing_ok=True)
-            return state
-        if TrialResult.read(directory) is not None:
-            return State.GONE
-        with contextlib.suppress(FileExistsError):
-            mark.touch(exist_ok=False)
-        return State.GONE if time.time() - mark.stat().st_mtime >= self.lost_after_s else State.RUNNING
+    def jobs(self) -> dict[str, State]:
+        return dict(_rows(_call("squeue", "--noheader", "--me", "--states=all", "--format=%i|%T")))
 
-    def cancel(self, handle: Handle) -> None:
-        directory = Path(handle["directory"])
-        _call("scancel", handle["id"])
-        give_up = time.monotonic() + CANCEL_PATIENCE_S
-        while TrialResult.read(directory) is None and time.monotonic() < give_up:
-            if jobs().get(handle["id"], State.GONE) is State.GONE and not (directory / STARTED_FILE).exists():
-                break  # it was cancelled in the queue: there is no runner that could write a result
-            time.sleep(POLL_S)
-        self._conclude(handle["trial_id"], directory, "cancelled")
+    def stop(self, job: str) -> None:
+        _call("scancel", job)
 
     def find(self, trial_id: str, directory: Path) -> Handle | None:
         lines = _call("squeue", "--noheader", "--me", "--states=all", f"--name={job_name(directory)}", "--format=%i|%T")
         numbers = [number for number, state in _rows(lines) if state is not State.GONE]
-        return slurm_handle(trial_id, directory, max(numbers, key=_number)) if numbers else None
+        return self.handle(trial_id, directory, max(numbers, key=_number)) if numbers else None
 
-    def conclude(self, trial_id: str, directory: Path) -> TrialResult:
-        if result := TrialResult.read(directory):
-            return result
-        if handle := self.find(trial_id, directory):
-            _call("scancel", handle["id"])
-        return self._conclude(
-            trial_id, directory, "the job is gone without a result: its node died, or it was preempted"
-        )
-
-    def _conclude(self, trial_id: str, directory: Path, reason: str) -> TrialResult:
-        (directory / GONE_FILE).unlink(missing_ok=True)
-        return conclude_as_interrupted(trial_id, directory, reason=reason)
-
-
-def job_name(directory: Path) -> str:
-    """One for each trial, so that a job whose number nobody noted can be found again."""
-    return f"autoresearch-{process_mark(directory)}"
-
-
-def slurm_handle(trial_id: str, directory: Path, number: str) -> Handle:
-    return {"engine": "slurm", "id": number, "trial_id": trial_id, "directory": str(directory)}
-
-
-def jobs() -> dict[str, State]:
-    """All of the user's jobs that the controller remembers, with one question; ``MachineError`` if it is away."""
-    return dict(_rows(_call("squeue", "--noheader", "--me", "--states=all", "--format=%i|%T")))
+    def why_gone(self, directory: Path) -> str:
+        return "its node died, or it was preempted"
 
 
 def _rows(lines: str) -> list[tuple[str, State]]:

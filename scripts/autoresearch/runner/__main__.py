@@ -1,8 +1,9 @@
-"""``python .../runner/__main__.py [--detach] SPEC.json``: run one trial and leave its result beside the spec.
+"""``python .../runner/__main__.py [--detach | --guard] SPEC.json``: run one trial and leave its result beside the spec.
 
 Exit codes: 0 there is a result, whatever the outcome; 1 a bug, told on stderr; 2 usage.
 With ``--detach`` the trial runs on in a process that is no longer a descendant of the caller;
 stdout gets one line about it, ``{"pid": …, "birth_mark": …}``, once it is on its own.
+With ``--guard`` it runs in a child, and ends in order when this process is killed, as some engines do.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import contextlib
 import json
 import os
+import signal
 import traceback
 
 from autoresearch.runner.processes import birth_mark
@@ -29,10 +31,12 @@ def main(arguments: list[str]) -> int:
     match arguments:
         case ["--detach", path]:
             detach()
+        case ["--guard", path]:
+            guard()
         case [path] if not path.startswith("-"):
             pass
         case _:
-            sys.stderr.write("usage: __main__.py [--detach] SPEC.json\n")
+            sys.stderr.write("usage: __main__.py [--detach | --guard] SPEC.json\n")
             return 2
 
     # Only now: the caller of --detach need not wait for these.
@@ -71,6 +75,22 @@ def detach() -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
+
+
+def guard() -> None:
+    """Go on in a child that gets SIGTERM when this process ends; this one waits for it, and ends as it does.
+
+    An engine that loses sight of its job kills the job's process group. That would end the runner without a
+    word and leave the training alive, on a GPU that the engine now takes for free.
+    """
+    from autoresearch.runner.tree import die_with_parent
+
+    parent = os.getpid()
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    os.setsid()
+    die_with_parent(parent, signal.SIGTERM)()
 
 
 if __name__ == "__main__":

@@ -87,12 +87,12 @@ def prctl() -> Callable[[int, int], int]:
     return function
 
 
-def die_with_parent(parent: int) -> Callable[[], None]:
-    """What a child does between fork and exec so that it is killed when ``parent`` is."""
+def die_with_parent(parent: int, number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """What a child does between fork and exec so that it gets the signal ``number`` when ``parent`` ends."""
     call = prctl()
 
     def prepare() -> None:
-        call(PR_SET_PDEATHSIG, signal.SIGKILL)
+        call(PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # killed before the line above
             os._exit(1)
 
