@@ -38,17 +38,17 @@ from autoresearch.errors import AgentError, UsageError
 from autoresearch.output import Parser, Result, run_script
 
 if TYPE_CHECKING:
-    from autoresearch.agents.night import Night, NightFolder, Options
+    from autoresearch.agents.begin import Watched
+    from autoresearch.agents.night import Options
 
 STOP_PATIENCE_S = 24 * 3600.0
 VERBS = ("status", "stop", "send", "attach", "logs", "resume", "classify")
 CAPS = ("hours", "max_experiments", "max_gpu_hours", "max_tokens", "max_cost", "max_nudges")
-OF_A_START = ("agent", "permissions", "sandboxed", "goal", "task", "model", "width", "height")
+OF_A_START = ("agents", "gpus", "agent", "permissions", "sandboxed", "goal", "task", "model", "width", "height")
 TAKEN_BY = {"start": (*OF_A_START, *CAPS), "resume": CAPS, "classify": ("agent",)}
 EXAMPLES = """\
-  python scripts/launch_tmux.py --session apr5
   python scripts/launch_tmux.py --session apr5 --agent codex --hours 8 --goal "try weight decay first"
-  python scripts/launch_tmux.py --status
+  python scripts/launch_tmux.py --session apr5 --agents 2 --gpus 0,1
   python scripts/launch_tmux.py --send "try a larger batch next"
   python scripts/launch_tmux.py --stop"""
 
@@ -60,13 +60,15 @@ def build_parser() -> Parser:
         "       %(prog)s --status | --stop [--now] | --send TEXT | --attach | --logs [N] | --resume | --classify FILE"
     )
     parser.add_argument("--session", metavar="NAME", help="of tmux; also the campaign's tag unless --tag says")
-    parser.add_argument("--tag", help="the campaign; set up on the way if it is new")
+    parser.add_argument("--tag", help="the campaign, made if it is new; or one of several")
     parser.add_argument("--socket", metavar="NAME", default="", help="of tmux -L (default: the user's own server)")
     start = parser.add_argument_group("what to start")
     start.add_argument(
         "--agent", metavar="NAME", help="claude, codex, gemini, opencode, scripted, or a profile's file (default: the "
         "first that is installed)",
     )  # fmt: skip
+    start.add_argument("--agents", metavar="N", type=int, help="so many at once, each in a work tree of its own")
+    start.add_argument("--gpus", metavar="LIST", help="such as 0,1: what the agents share, one each")
     start.add_argument(
         "--permissions", choices=("bypass", "allowlist"), default="bypass",
         help="allowlist: only the loop's scripts and the edited files",
@@ -77,7 +79,7 @@ def build_parser() -> Parser:
     start.add_argument("--model", metavar="NAME", default="", help="for the client (default: its own)")
     start.add_argument("--width", metavar="N", type=int, default=200, help="of the agent's window (default: 200)")
     start.add_argument("--height", metavar="N", type=int, default=50, help="its rows (default: 50)")
-    caps = parser.add_argument_group("where it ends by itself (default: nowhere)")
+    caps = parser.add_argument_group("where each agent ends by itself (default: nowhere)")
     caps.add_argument("--hours", metavar="H", type=float, help="after this time")
     caps.add_argument("--max-experiments", metavar="N", type=int, help="after so many decided ones")
     caps.add_argument("--max-gpu-hours", metavar="H", type=float, help="after trials of this time together")
@@ -104,30 +106,58 @@ def work(arguments: argparse.Namespace) -> Result:
 
         seen = classify_file(arguments.classify, arguments.agent)
         return Result(data=seen, text=json.dumps(seen, ensure_ascii=False))
-    from autoresearch.agents import launch
-
     if verb == "start":
-        return _tell(launch.start(_options(arguments)), "is at work")
+        return _begun(_start(arguments), "is at work")
+    return _on_nights(arguments, verb)
+
+
+def _start(arguments: argparse.Namespace) -> list[Watched]:
+    from autoresearch.agents import begin, team
+
+    options = _options(arguments)
+    if arguments.agents is None and arguments.gpus is None:
+        return begin.start(options)
+    return begin.start_team(options, team.members(options.tag, arguments.agents, arguments.gpus))
+
+
+def _on_nights(arguments: argparse.Namespace, verb: str) -> Result:
+    """What is done with nights that are there."""
+    from autoresearch.agents import begin, launch, telling
+
     project = _project(arguments)
-    folder, night = launch.find_night(project, arguments.session, arguments.tag)
+    nights = launch.find_nights(project, arguments.session, arguments.tag)
     if verb == "resume":
-        return _tell(launch.resume(folder, night, _caps(arguments)), "is at work again")
+        down = [(folder, night) for folder, night in nights if not folder.is_watched()]
+        return _begun(begin.resume(project, down or nights, _caps(arguments)), "is at work again")
     if verb == "attach":
-        attach(night)
+        attach(nights[0][1].options, with_window=arguments.tag is not None)
     if verb == "send":
-        return _send(folder, night, arguments.send)
+        if not arguments.send.strip():
+            raise UsageError("--send is empty.", hint=_hint("send"))
+        delivered = launch.send(nights, arguments.send)
+        data = {"delivered": all(delivered.values()), "agents": delivered}
+        return Result(data=data, text=telling.sent_text(delivered))
     if verb == "logs":
-        events = folder.events(arguments.logs)
-        text = "\n".join(map(_line, events))
-        return Result(data={"events": events}, text="\n".join([text, launch.last_screen(folder, night)]))
+        events = telling.events_of(nights, arguments.logs)
+        return Result(data={"events": events}, text=telling.logs_text(nights, events))
     if verb == "stop":
-        night = launch.stop(folder, night, at_once=arguments.now, wait_s=STOP_PATIENCE_S)
-        summary = folder.summary.read_text(encoding="utf-8") if folder.summary.exists() else ""
-        text = f"The night of campaign {night.options.tag} has ended: {night.reason}.\n{summary}"
-        if folder.page.exists():
-            text += f"\nreport: {folder.page}"
-        return Result(data={"night": launch.describe(folder, night)}, text=text)
-    return _status(folder, night)
+        nights = launch.stop(nights, at_once=arguments.now, wait_s=STOP_PATIENCE_S)
+        return Result(data=_data(nights), text=telling.ended_text(nights))
+    return Result(data=_data(nights), text=telling.status_text(nights))
+
+
+def _begun(begun: list[Watched], what: str) -> Result:
+    from autoresearch.agents.telling import begun_text
+
+    return Result(data=_data(begun), text=begun_text(begun, what))
+
+
+def _data(nights: list[Watched]) -> dict[str, Any]:
+    """Nights for programs; ``night`` is the first one."""
+    from autoresearch.agents.launch import describe
+
+    shown = [describe(folder, night) for folder, night in nights]
+    return {"night": shown[0], "nights": shown}
 
 
 def _verb(arguments: argparse.Namespace) -> str:
@@ -220,67 +250,12 @@ def _agent(named: str | None) -> str:
     return str(path.absolute()) if path.suffix and path.is_file() else named
 
 
-def _tell(begun: tuple[NightFolder, Night], what: str) -> Result:
-    from autoresearch.agents.launch import describe
-    from autoresearch.agents.profile import load_profile
-
-    folder, night = begun
-    profile, shown = load_profile(night.options.agent), describe(folder, night)
-    if night.state == "ended":
-        text = [f"{profile.title} has worked on campaign {night.options.tag}, and has ended: {night.reason}."]
-    else:
-        text = [
-            f"{profile.title} {what} on campaign {night.options.tag}. You may close this terminal.",
-            f"  look:   {shown['attach']}",
-            "  ask:    python scripts/launch_tmux.py --status",
-            *(['  steer:  python scripts/launch_tmux.py --send "try weight decay next"'] if profile.listens else []),
-            "  end:    python scripts/launch_tmux.py --stop",
-        ]
-    return Result(data={"night": shown}, text="\n".join([*text, "  in the morning: python scripts/summarize.py"]))
-
-
-def _status(folder: NightFolder, night: Night) -> Result:
-    from autoresearch.agents.launch import describe, last_screen
-
-    shown = describe(folder, night)
-    hours, since = shown["elapsed_s"] / 3600, shown["since"][:16].replace("T", " ")
-    lines = [
-        f"Night of campaign {shown['tag']}: {shown['state']}" + (f" ({shown['reason']})" if shown["reason"] else ""),
-        f"  agent {shown['agent']}, tmux session {shown['session']}, {hours:.1f} h, since {since} UTC",
-        f"  nudges {shown['nudges']}, restarts {shown['restarts']}, "
-        f"tokens {shown['tokens']}, USD {shown['cost_usd']:.2f}",
-    ]
-    if shown["waiting_until"]:
-        lines.append(f"  waits until {shown['waiting_until']}")
-    if shown["state"] == "unwatched":
-        lines.append("  no supervisor watches it; go on with: python scripts/launch_tmux.py --resume")
-    lines += [f"  {_line(event)[:160]}" for event in shown["last_events"]]
-    if shown["state"] not in ("ended", "unwatched"):
-        lines += [last_screen(folder, night, 12), f"look: {shown['attach']}"]
-    return Result(data={"night": shown}, text="\n".join(lines))
-
-
-def _line(event: dict[str, str]) -> str:
-    """An event for readers; all times are UTC."""
-    return f"{event['at'][:19].replace('T', ' ')} {event['kind']:<8} {event['text']}".rstrip()
-
-
-def _send(folder: NightFolder, night: Night, text: str) -> Result:
-    from autoresearch.agents.launch import send
-
-    if not text.strip():
-        raise UsageError("--send is empty.", hint=_hint("send"))
-    delivered = send(folder, night, text)
-    said = "The agent has it." if delivered else "It is given to the agent as soon as its client can take it."
-    return Result(data={"delivered": delivered}, text=said)
-
-
-def attach(night: Night) -> NoReturn:
-    """Become the tmux client that shows the session."""
+def attach(options: Options, *, with_window: bool) -> NoReturn:
+    """Become the tmux client that shows the session, and with ``with_window`` the agent's window of it."""
     from autoresearch.agents.terminal import Terminal, require_tmux
 
     require_tmux()
-    session, socket = night.options.session, night.options.socket or "default"
+    session, socket = options.session, options.socket or "default"
     if not Terminal(session, socket=socket).exists():
         raise AgentError(
             f"There is no tmux session {session}: the night is not under way.",
@@ -289,11 +264,12 @@ def attach(night: Night) -> NoReturn:
         )
     if not sys.stdin.isatty():
         raise UsageError("--attach needs a terminal.", hint=_hint("logs"))
+    target = f"={session}:{options.window}" if with_window and options.team else f"={session}"
     verb = "switch-client"
     if Path(os.environ.get("TMUX", "").partition(",")[0]).name != socket:  # we are not in a window of that server
         verb = "attach-session"
         os.environ.pop("TMUX", None)  # within another server's window tmux would refuse
-    os.execvp("tmux", ["tmux", "-L", socket, verb, "-t", f"={session}"])  # noqa: S606 - to become it is the purpose
+    os.execvp("tmux", ["tmux", "-L", socket, verb, "-t", target])  # noqa: S606 - to become it is the purpose
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -15,7 +15,7 @@
 """Decide the experiment that has its verdict, and record it: keep advances the branch, else it goes back.
 
 The numbers come out of the trials' own logs. Without --status the verdict decides; a second call
-changes nothing.
+changes nothing. Of several open experiments it takes the first that can be decided.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ def build_parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> Result:
     from autoresearch.campaign.decide import log_result
+    from autoresearch.campaign.driver import keep_driving
     from autoresearch.campaign.opened import open_campaign
     from autoresearch.campaign.progress import bring_forward
     from autoresearch.campaign.status import status
@@ -61,6 +62,7 @@ def work(arguments: argparse.Namespace) -> Result:
         bring_forward(oc)
         decision = log_result(oc, arguments.status, note=arguments.note, simplification=arguments.simplification)
         state = status(oc, bring_forward(oc), history=0)
+        keep_driving(oc)
     data = asdict(decision)
     for experiment in (data["experiment"], data["incumbent"], data["undone"]):
         if experiment is not None:

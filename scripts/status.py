@@ -81,6 +81,7 @@ def recall(arguments: argparse.Namespace) -> Result:
 
 
 def look(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+    from autoresearch.campaign.driver import keep_driving
     from autoresearch.campaign.opened import open_campaign
     from autoresearch.campaign.progress import bring_forward, wait_for_trial
     from autoresearch.campaign.status import status
@@ -88,7 +89,9 @@ def look(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
     if arguments.wait > 0:
         wait_for_trial(arguments.project, arguments.tag, arguments.wait)
     with open_campaign(arguments.project, arguments.tag) as oc:
-        return status(oc, bring_forward(oc), history=max(0, arguments.history))
+        state = status(oc, bring_forward(oc), history=max(0, arguments.history))
+        keep_driving(oc)
+        return state
 
 
 def watch(arguments: argparse.Namespace) -> Result:

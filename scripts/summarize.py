@@ -24,12 +24,19 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
+from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, run_script, say
+
+if TYPE_CHECKING:
+    from autoresearch.report.figures import Summary
+    from autoresearch.report.team import TeamSummary
+
+ABOUT_ONE = ("claim", "chart", "notify", "plot", "html", "csv", "parquet", "mlflow", "tensorboard", "wandb")
 
 EXAMPLES = """\
   python scripts/summarize.py
@@ -50,7 +57,11 @@ def build_parser() -> Parser:
         EXAMPLES,
     )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--tag", help="the campaign (default: the one of the checked-out branch, else the newest)")
+    which.add_argument(
+        "--tag",
+        help="the campaign (default: the checked-out branch's, else the newest, with all agents of its session)",
+    )
+    which.add_argument("--session", metavar="NAME", help="all agents that worked side by side in this session")
     which.add_argument("--all-tags", action="store_true", help="compare all campaigns of the repository")
     parser.add_argument(
         "--claim", type=int, metavar="N", help="first compare the baseline with the best at N fresh seeds (5 or more)"
@@ -75,6 +86,7 @@ def work(arguments: argparse.Namespace) -> Result:
     from autoresearch.report.pictures import check_pictures, write_pictures
     from autoresearch.report.recommendations import recommend
     from autoresearch.report.summary import read_summaries
+    from autoresearch.report.team_text import render_all
     from autoresearch.report.text import render, render_comparison
 
     check_pictures(arguments.plot, arguments.html, all_tags=arguments.all_tags)
@@ -91,9 +103,13 @@ def work(arguments: argparse.Namespace) -> Result:
             ablate=False,
             tell=lambda text: say(f"running: {text}"),
         )
+    team = _team(arguments)
     summaries = read_summaries(arguments.project, tag=arguments.tag, all_tags=arguments.all_tags)
     data: dict[str, Any]
-    if arguments.all_tags:
+    if team is not None:
+        data = {"team": asdict(team[0]), "campaigns": [asdict(summary) for summary in team[1]]}
+        text = render_all(*team)
+    elif arguments.all_tags:
         data, text = {"campaigns": [asdict(summary) for summary in summaries]}, render_comparison(summaries)
     else:
         data, text = asdict(summaries[0]), render(summaries[0])
@@ -120,6 +136,21 @@ def work(arguments: argparse.Namespace) -> Result:
         delivery = send_digest(arguments.project, summaries[-1])
         data["notified"], text = asdict(delivery), f"{text.rstrip()}\n{render_delivery(delivery)}"
     return Result(data=data, text=text)
+
+
+def _team(arguments: argparse.Namespace) -> tuple[TeamSummary, list[Summary]] | None:
+    """All agents of a session, where the text is asked for and no single campaign; everything else is about one."""
+    from autoresearch.report.team import read_team
+
+    about_one = [name for name in ABOUT_ONE if getattr(arguments, name) not in (None, False)]
+    if arguments.session is not None and about_one:
+        raise UsageError(
+            f"--{about_one[0]} is about one campaign, and --session names several.",
+            hint=f"Name one of them: python scripts/summarize.py --tag TAG --{about_one[0]}",
+        )
+    if arguments.tag is not None or arguments.all_tags or about_one:
+        return None
+    return read_team(arguments.project, session=arguments.session)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

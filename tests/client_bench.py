@@ -196,9 +196,12 @@ def claude_subscribed(model: ScriptedModel) -> dict[str, str]:
     }
 
 
-def answer_claude(world: World, project: Path) -> None:
+def answer_claude(world: World, *projects: Path) -> None:
     """Leave Claude Code nothing to ask at its start."""
-    known = {"hasCompletedOnboarding": True, "projects": {str(project): {"hasTrustDialogAccepted": True}}}
+    known = {
+        "hasCompletedOnboarding": True,
+        "projects": {str(project): {"hasTrustDialogAccepted": True} for project in projects},
+    }
     (world.home / ".claude.json").write_text(json.dumps(known), encoding="utf-8")
     (world.home / ".claude").mkdir()
     settings = {"theme": "dark", "skipDangerousModePermissionPrompt": True}

@@ -59,6 +59,9 @@ class Night:
     project: Path
     model: ScriptedModel
     environment: dict[str, str] = field(default_factory=dict)
+    tag: str = TAG
+    window: str = "agent"
+    record_folder: Path | None = None  # where the repository lies, if the project is a further work tree of it
 
     def call(self, *arguments: str, expect: int = 0, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """Run the launcher; the ``data`` of its answer, or the ``error``."""
@@ -88,7 +91,7 @@ class Night:
 
     @property
     def folder(self) -> Path:
-        return self.project / ".git" / "autoresearch" / TAG / "night"
+        return (self.record_folder or self.project) / ".git" / "autoresearch" / self.tag / "night"
 
     def record(self) -> dict[str, Any]:
         """The night's record as its supervisor wrote it last."""
@@ -115,7 +118,7 @@ class Night:
 
     def client(self) -> int:
         """The process of the agent's window; 0 if there is none."""
-        return int(self.world.tmux("display-message", "-p", "-t", f"={TAG}:agent", "#{pane_pid}") or 0)
+        return int(self.world.tmux("display-message", "-p", "-t", f"={TAG}:{self.window}", "#{pane_pid}") or 0)
 
     def notices(self) -> list[dict[str, Any]]:
         """The notifications that reached the model's server, which the project names as a channel."""

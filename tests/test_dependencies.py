@@ -23,7 +23,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # A room knows those before it, except that two know less: a trial runs on machines that have only the
 # runner's own needs, and statistics are functions of numbers.
 ROOMS = (
-    *("errors", "output", "papers", "trial", "config", "repo", "ledger", "results", "notify", "guard", "runner"),
+    *(
+        "errors",
+        "output",
+        "papers",
+        "trial",
+        "config",
+        "merge",
+        "repo",
+        "ledger",
+        "results",
+        "notify",
+        "guard",
+        "runner",
+    ),
     *("executors", "verdict", "campaign", "report", "agents"),
 )
 KNOWS_ONLY = {"runner": {"errors", "trial"}, "verdict": {"errors"}}

@@ -13,7 +13,8 @@ from tests.loop_bench import Loop, make_loop
 from tests.sweep_bench import assert_clean, start, statuses, sweep
 from tests.trial_bench import eventually
 
-from autoresearch.campaign.points import Kind, Tpe, literals, parse_axis, random_points, replace
+from autoresearch.campaign.points import Kind, literals, parse_axis, random_points, replace
+from autoresearch.campaign.tpe import Tpe
 
 
 @pytest.fixture

@@ -469,6 +469,18 @@ def test_misses_that_look_ever_worse_undo_a_lucky_keep() -> None:
     assert undone.count(True) == 1
 
 
+def test_miss_beside_another_incumbent_teaches_the_noise_and_nothing_of_this_one() -> None:
+    rule = KeepRule.start(BASELINE, DEFAULT)
+    before = rule.to_json()
+    rule.close_elsewhere({1: 1.4, 2: 1.5})
+    after = rule.to_json()
+    assert after["ideas"] == 1
+    assert len(after["noise"]["residuals"]) == len(before["noise"]["residuals"]) + 1
+    for state in (before, after):
+        del state["noise"]["residuals"], state["noise"]["sigma"], state["noise"]["df"], state["ideas"]
+    assert after == before
+
+
 def test_eight_misses_in_a_row_make_a_re_test_due_and_a_re_test_resets_the_count() -> None:
     rule = KeepRule.start(BASELINE, DEFAULT)
     due = []

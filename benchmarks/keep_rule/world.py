@@ -88,7 +88,7 @@ class Session:
         """Set up, then try ideas until the budget or the ideas run out."""
         try:
             rule.set_up(self)
-            for gain in self._arriving():
+            for gain in self.arriving():
                 self.idea_gain = gain
                 kept = rule.decide(self)
                 if kept:
@@ -98,7 +98,8 @@ class Session:
         except BudgetSpentError:
             pass
 
-    def _arriving(self) -> Iterator[float]:
+    def arriving(self) -> Iterator[float]:
+        """The true gains of ideas, one after the other; crashes are charged on the way."""
         world, draw = self.world, self._ideas
         if world.ideas is not None:
             yield from [0.0] * world.ideas

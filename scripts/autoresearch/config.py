@@ -24,6 +24,7 @@ DIRECTIONS = ("lower", "higher")
 BOLDNESS = ("strict", "default", "fast")
 ISOLATIONS = ("worktree", "inplace")
 EXECUTORS = ("local", "slurm", "ray")
+MOST_PARALLEL = 256
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _CONSTRAINT = re.compile(
@@ -103,6 +104,7 @@ class Executor:
 
     kind: str = "local"
     devices: str = "auto"
+    parallel: int = 1  # trials of this campaign at once
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -142,7 +144,8 @@ class Config:
         """JSON-able, complete, and read back by ``from_dict``."""
         data = asdict(self)
         data["constraints"] = [constraint.text for constraint in self.constraints]
-        data["executor"] = {"kind": self.executor.kind, "devices": self.executor.devices, **self.executor.options}
+        places = {key: data["executor"][key] for key in ("kind", "devices", "parallel")}
+        data["executor"] = {**places, **self.executor.options}
         return {key: list(value) if isinstance(value, tuple) else value for key, value in data.items()}
 
     def shown(self) -> dict[str, Any]:
@@ -190,12 +193,15 @@ class Config:
             executor=Executor(
                 kind=executor.choice("kind", EXECUTORS, "local"),
                 devices=executor.devices("devices"),
-                options=executor.rest({"kind", "devices"}),
+                parallel=executor.whole("parallel", 1, at_least=1, at_most=MOST_PARALLEL),
+                options=executor.rest({"kind", "devices", "parallel"}),
             ),
             push=top.flag("push", False),
             remote=top.text("remote", "origin"),
             notify=top.texts("notify"),
         )
+        if config.isolation == "inplace" and config.executor.parallel > 1:
+            executor.fail("parallel", "1 with `isolation: inplace`: trials at once need a checkout each")
         for path in config.edit:
             if path in config.protect:
                 top.fail("edit", f"a path that is not under `protect` as well ({path} is under both)")

@@ -1,4 +1,4 @@
-"""Every git question and every git move: the only module that touches git.
+"""Every git question and every git move in a repository: the only module that touches one.
 
 Moves never run a hook, never stash, never clean, and name the paths they touch. Commits are built
 in an index of their own, so what the user has staged stays staged.
@@ -427,6 +427,11 @@ class Repo:
         self._run("symbolic-ref", "-m", "autoresearch: set up", "HEAD", f"refs/heads/{branch}")
         self.unstage(paths)
 
+    def add_worktree(self, place: Path, branch: str | None) -> None:
+        """Make a work tree in the folder ``place``, on ``branch``, or on no branch at HEAD's commit."""
+        self._run("worktree", "prune")  # of what was deleted by hand: its branch is free again
+        self._run("worktree", "add", "--quiet", *(["--detach", str(place)] if branch is None else [str(place), branch]))
+
     def switch(self, branch: str) -> None:
         """Check out ``branch``; git refuses where that would overwrite uncommitted work."""
         self._run("switch", "--quiet", "--no-guess", branch)
@@ -464,17 +469,6 @@ class Repo:
                 wanted = self.entries(commit, paths)
                 self._put({path: wanted.get(path) for path in paths}, env)
             self._run("checkout-index", "--all", "--force", f"--prefix={destination}/", env=env)
-
-    def merge_texts(self, mine: str, base: str, theirs: str) -> str | None:
-        """Three-way merge of three texts; None on a conflict."""
-        with tempfile.TemporaryDirectory() as folder:
-            files = [Path(folder) / name for name in ("mine", "base", "theirs")]
-            for file, text in zip(files, (mine, base, theirs), strict=True):
-                file.write_bytes(text.encode("utf-8", "surrogateescape"))
-            done = subprocess.run(
-                ["git", "merge-file", "-p", "-q", *map(str, files)], capture_output=True, check=False, cwd=folder
-            )
-        return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None
 
     def exclude(self, lines: Sequence[str]) -> list[str]:
         """Add ``lines`` to .git/info/exclude where they are missing; returns those added."""

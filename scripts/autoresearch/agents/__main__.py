@@ -1,4 +1,4 @@
-"""``python .../agents/__main__.py FOLDER``: be the supervisor of the night in FOLDER, until it ends.
+"""``python .../agents/__main__.py FOLDER...``: be the supervisor of the nights in these folders, until they end.
 
 Started by ``launch_tmux.py`` in a session of its own, with the launcher's environment, which the client gets.
 """
@@ -15,27 +15,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import os
 import signal
+import threading
 
 from autoresearch.agents.client import Client
+from autoresearch.agents.closing import log_traceback
 from autoresearch.agents.night import NightFolder
 from autoresearch.agents.supervisor import Supervisor
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        sys.stderr.write("usage: __main__.py FOLDER\n")
+    if not arguments:
+        sys.stderr.write("usage: __main__.py FOLDER...\n")
         return 2
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of the terminal that the night was launched from
-    folder = NightFolder(Path(arguments[0]))
-    with folder.watch():
-        night = folder.read()
-        if night is None:
-            sys.stderr.write(f"there is no night in {folder.path}\n")
-            return 2
-        if night.state == "ended":  # by a --stop that was quicker than we
-            return 0
-        Supervisor(folder, night, Client(folder, night, dict(os.environ))).run()
+    # A thread for each night: one whose client is slow to answer, or that fails, holds no other up.
+    watches = [threading.Thread(target=watch, args=(NightFolder(Path(each)),)) for each in arguments]
+    for each in watches:
+        each.start()
+    for each in watches:
+        each.join()
     return 0
+
+
+def watch(folder: NightFolder) -> None:
+    """Supervise the night in ``folder`` until it ends, or fails in a way that its supervisor cannot meet."""
+    try:
+        with folder.watch():
+            night = folder.read()
+            if night is None:
+                sys.stderr.write(f"there is no night in {folder.path}\n")
+            elif night.state != "ended":  # by a --stop that was quicker than we
+                Supervisor(folder, night, Client(folder, night, dict(os.environ))).run()
+    except Exception as error:  # noqa: BLE001 - it is told, and the other nights go on
+        log_traceback(folder.log)
+        folder.tell("error", f"nobody watches any more: {error}")
 
 
 if __name__ == "__main__":

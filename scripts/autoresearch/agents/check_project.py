@@ -10,6 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from autoresearch.agents.check import GIB, MIB, Check, failed, passed, refused, size, warning
+from autoresearch.campaign.driver import is_driven
 from autoresearch.campaign.needs import is_missing
 from autoresearch.campaign.opened import OpenCampaign, find_campaign, home_of
 from autoresearch.campaign.setup_plan import Plan, Request, make_plan
@@ -205,7 +206,10 @@ def check_leftovers(repo: Repo, ledger: Ledger) -> Check:
             name, f"{', '.join(dead[:NAMED_AT_MOST])} ended without a result; the next command takes that in",
             "python scripts/status.py",
         )  # fmt: skip
-    return passed(name, f"{', '.join(states)} is running" if states else "none is running, none was left behind")
+    driven = [tag for tag in waiting if is_driven(repo.state_dir / tag)]
+    ahead = f"; a driver starts what comes next in {', '.join(driven)}" if driven else ""
+    text = f"{', '.join(states)} is running" if states else "none is running, none was left behind"
+    return passed(name, text + ahead)
 
 
 def _without_result(trials: Sequence[Trial]) -> list[Trial]:

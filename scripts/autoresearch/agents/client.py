@@ -17,6 +17,7 @@ from autoresearch.agents.settings import write_settings
 from autoresearch.agents.sources import ClientFacts, read_facts
 from autoresearch.agents.task import python
 from autoresearch.agents.terminal import Terminal
+from autoresearch.campaign.opened import TRIALS_FOLDER
 from autoresearch.campaign.trials import path_without_script_environment
 
 SCRIPTS = Path(__file__).resolve().parents[2]
@@ -40,14 +41,14 @@ class Client:
     def __post_init__(self) -> None:
         options = self.night.options
         self.profile = load_profile(options.agent)
-        self.terminal = Terminal(options.session, socket=options.socket or None)
+        self.terminal = Terminal(options.session, socket=options.socket or None, window=options.window)
 
     def adopt(self) -> bool:
         """Take over a client that still runs in our session, after the supervisor alone was killed."""
-        return self.terminal.exists() and self.terminal.pid() is not None
+        return self.terminal.pid() is not None
 
     def start(self, task: str, *, resumes: bool = False, conversation: str = "") -> bool:
-        """Start the client, in the session's agent window or in a new session; True if it was given ``task``.
+        """Start the client, in its window, a new one or a new session; True if it was given ``task``.
 
         The task goes with the command line where the client takes it there, byte for byte. With
         ``resumes`` the client takes up ``conversation``, or the folder's last one.
@@ -57,6 +58,7 @@ class Client:
         settings = write_settings(
             self.profile, self.folder.path, permissions=options.permissions, scripts=SCRIPTS,
             python=python(), project=project, edit=edited_files(project, options.tag),
+            logs=self.folder.path.parent / TRIALS_FOLDER,
         )  # fmt: skip
         given = self.profile.takes_task_again if resumes else self.profile.takes_task
         # A slash would make it a command of the client, and a long one would not pass.
@@ -67,15 +69,16 @@ class Client:
         )  # fmt: skip
         env = self.environment()
         self.started_at = time.time()
-        if self.terminal.exists():
-            self.terminal.respawn(argv, env=env, cwd=project)
-        else:
-            self.terminal.start(argv, env=env, cwd=project, width=options.width, height=options.height)
-            self.open_monitor()
+        with self.folder.windows():
+            if self.terminal.has_window():
+                self.terminal.respawn(argv, env=env, cwd=project)
+            else:
+                self.terminal.start(argv, env=env, cwd=project, width=options.width, height=options.height)
+                self.open_monitor()
         return given
 
     def open_monitor(self) -> None:
-        """A second window with the campaign's live view."""
+        """The campaign's live view, in the session's last window."""
         options = self.night.options
         watch = [str(python()), str(SCRIPTS / "status.py"), "--watch", "--project", options.project]
         self.terminal.open_monitor([*watch, "--tag", options.tag], env=self.env, cwd=Path(options.project))
@@ -104,7 +107,8 @@ class Client:
             if self.profile.leave and self._comes_to_its_prompt():
                 deliver(self.terminal, self.profile, self.profile.leave)
                 _wait(self._has_left, patience_s)
-        self.terminal.kill()
+        with self.folder.windows():
+            self.terminal.kill()
         self.end_leftovers()
 
     def interrupt(self) -> None:

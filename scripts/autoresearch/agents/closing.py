@@ -20,10 +20,10 @@ from autoresearch.errors import AutoresearchError, NoCampaignError
 POLL_S = 0.5
 
 
-def log_traceback() -> None:
-    """Print the exception that is handled; to a log on a full disk that cannot be done, and must not be one more."""
-    with contextlib.suppress(OSError):
-        traceback.print_exc()
+def log_traceback(log: Path) -> None:
+    """Append the exception that is handled; on a full disk that cannot be done, and must not be one more."""
+    with contextlib.suppress(OSError), log.open("a", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Closing:
             step()
         except Exception as error:  # noqa: BLE001 - the other steps are still to be done
             if not isinstance(error, AutoresearchError | OSError | sqlite3.Error):
-                log_traceback()
+                log_traceback(self.folder.log)
             self.folder.tell("error", f"at the end: {error}")
 
     @property
@@ -67,24 +67,20 @@ class Closing:
             time.sleep(POLL_S)
 
     def decide(self) -> None:
-        """Take the last result in and log the open experiment, if its verdict stands; start nothing."""
-        from autoresearch.campaign.decide import log_result
+        """Take the last results in and log the open experiments whose verdict stands; start nothing."""
+        from autoresearch.campaign.decide import log_result, next_to_log
         from autoresearch.campaign.opened import open_campaign
         from autoresearch.campaign.progress import bring_forward, refresh
         from autoresearch.campaign.trials import cancel_trials
-        from autoresearch.ledger import State
 
         with contextlib.suppress(NoCampaignError), open_campaign(self.project, self.night.options.tag) as oc:
             cancel_trials(oc)
-            experiment = bring_forward(oc, start=False).experiment
-            if experiment is None:
-                return
-            if experiment.state is State.JUDGED:
+            while (experiment := next_to_log(bring_forward(oc, start=False).opened)) is not None:
                 note = experiment.note or "logged at the end of the night"
                 decided = log_result(oc, "auto", note=note, retest=False).experiment
                 refresh(oc)
                 self.folder.tell("stop", f"experiment {decided.number} is logged: {decided.status}")
-            else:
+            for experiment in oc.ledger.open_experiments(oc.tag):
                 self.folder.tell("stop", f"experiment {experiment.number} is open; status.py goes on with it")
 
     def write_summary(self) -> None:

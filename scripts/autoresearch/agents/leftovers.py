@@ -2,7 +2,8 @@
 
 Whatever a client starts inherits a mark in its environment, so it is found again after its parents
 have ended, in a session of its own, or under another name. Trials are no leftovers: they are the
-night's work, and end by themselves with a result.
+night's work, and end by themselves with a result. A campaign's driver, which starts the next trial while work
+is ahead, is one: with it the night would go on.
 
 Not found is a process that cleared its environment and whose ancestors have ended.
 """

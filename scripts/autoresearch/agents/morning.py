@@ -33,11 +33,16 @@ class Report:
         """Write page and summary for the last time; afterwards the page no longer reloads itself."""
         from autoresearch.report.html_report import write_report
         from autoresearch.report.summary import read_summaries
+        from autoresearch.report.team import read_team
+        from autoresearch.report.team_text import render_team
         from autoresearch.report.text import render
 
         if self.writer is not None:
             self.writer.wait()
         project = Path(self.options.project)
         (summary,) = read_summaries(project, tag=self.options.tag)
-        self.folder.summary.write_text(render(summary) + "\n", encoding="utf-8")
+        parts = [render(summary)]
+        if self.options.team and (found := read_team(project, tag=self.options.tag)):
+            parts.insert(0, render_team(found[0]))
+        self.folder.summary.write_text("\n".join(parts) + "\n", encoding="utf-8")
         write_report(project, self.folder.page, tag=self.options.tag, finished=True)

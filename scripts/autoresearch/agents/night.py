@@ -21,12 +21,14 @@ from typing import Any, Self
 from uuid import uuid4
 
 from autoresearch.agents.policy import Caps, Memory
+from autoresearch.agents.terminal import AGENT
 from autoresearch.errors import AgentError, NeedsHumanError
 from autoresearch.ledger.records import now
 from autoresearch.output import one_line
 from autoresearch.trial import write_json
 
 FOLDER = "night"
+WINDOWS_LOCK = ".windows.lock"
 EVENT_WIDTH = 500
 TAIL_BYTES = 256 * 1024
 LOCK_PATIENCE_S = 2.0  # whoever asks whether it is held, holds it for a moment
@@ -49,11 +51,17 @@ class Options:
     socket: str = ""  # of tmux -L; "" is the user's own server
     width: int = 200
     height: int = 50
-    caps: Caps = field(default_factory=Caps)
+    caps: Caps = field(default_factory=Caps)  # each agent's own
+    team: tuple[str, ...] = ()  # the tags of all agents of the session; () where there is one
+
+    @property
+    def window(self) -> str:
+        """The name of the agent's tmux window."""
+        return self.tag if self.team else AGENT
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        return cls(**{**data, "caps": Caps(**data.get("caps", {}))})
+        return cls(**{**data, "caps": Caps(**data.get("caps", {})), "team": tuple(data.get("team", ()))})
 
 
 @dataclass(kw_only=True)
@@ -182,6 +190,16 @@ class NightFolder:
                 path.unlink()
                 wishes.append(json.loads(text))
         return wishes
+
+    @contextmanager
+    def windows(self) -> Iterator[None]:
+        """Hold the lock under which agents of one session open and close windows, one after the other."""
+        descriptor = os.open(self.path.parent.parent / WINDOWS_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def is_watched(self) -> bool:
         """Whether a supervisor lives: it holds the lock, which dies with it."""

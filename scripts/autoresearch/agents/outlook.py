@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.campaign.opened import open_campaign, open_ledger
+from autoresearch.campaign.rebase import awaited
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, NoCampaignError
 from autoresearch.executors import Executor, State, executor_for
-from autoresearch.ledger import Trial
+from autoresearch.ledger import Experiment, Trial
+from autoresearch.ledger import State as ExperimentState
 from autoresearch.trial import RESULT_FILE
 
 
@@ -44,23 +47,28 @@ def look_at(project: Path, tag: str) -> Outlook:
                     "FROM trial WHERE tag = ?", tag,
                 )  # fmt: skip
             open_trials = ledger.open_trials(tag)
-            between = ledger.open_experiment(tag)
+            opened = ledger.open_experiments(tag)
     except (NoCampaignError, OSError):
         return Outlook()
     executor = executor_for(Config.from_dict(campaign.config, source=f"the config of campaign {tag}").executor)
-    running = [trial for trial in open_trials if runs(executor, trial)]
+    running = under_way(executor, open_trials)
     return Outlook(
         exists=True, decided=decided, kept=kept, rows=begun + decided + ended,
         trial_runs=bool(running), trial_s=trial_s,
-        waits_for_us=not running and (bool(open_trials) or (between is not None and between.state == "running")),
+        waits_for_us=not running and (bool(open_trials) or any(needs_a_trial(each, opened) for each in opened)),
     )  # fmt: skip
 
 
-def runs(executor: Executor, trial: Trial) -> bool:
-    """Whether the trial is under way: no result yet, and its engine knows it."""
-    if (Path(trial.directory) / RESULT_FILE).exists() or not trial.handle:
-        return False
-    return executor.poll([trial.handle])[trial.handle["trial_id"]] is not State.GONE
+def needs_a_trial(experiment: Experiment, opened: Sequence[Experiment]) -> bool:
+    """Whether it goes on without the agent: neither judged, nor built on one that has to be logged first."""
+    return experiment.state is ExperimentState.RUNNING and awaited(experiment, opened) is None
+
+
+def under_way(executor: Executor, trials: Sequence[Trial]) -> list[Trial]:
+    """Those of ``trials`` that have no result yet and that their engine knows."""
+    without = [trial for trial in trials if trial.handle and not (Path(trial.directory) / RESULT_FILE).exists()]
+    states = executor.poll([trial.handle for trial in without])
+    return [trial for trial in without if states[trial.id] is not State.GONE]
 
 
 def tend(project: Path, tag: str) -> str:

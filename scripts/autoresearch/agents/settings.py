@@ -35,12 +35,14 @@ DENIED_TOOLS = (
 
 
 def write_settings(
-    profile: Profile, folder: Path, *, permissions: str, scripts: Path, python: Path, project: Path, edit: Iterable[str]
-) -> Path | None:
+    profile: Profile, folder: Path, *, permissions: str, scripts: Path, python: Path, project: Path,
+    edit: Iterable[str], logs: Path | None = None,
+) -> Path | None:  # fmt: skip
     """Write the settings for ``profile``'s client into ``folder``; None if it reads no such file.
 
     Beside it lie, for the user alone, the log of hooks and what the status line was told.
-    ``edit`` are the campaign's files, folders and globs, relative to ``project``.
+    ``edit`` are the campaign's files, folders and globs, relative to ``project``; ``logs`` is where the logs of
+    its trials lie, outside the project if that is a further work tree of its repository.
     """
     if "claude_hooks" not in profile.sources:
         return None
@@ -51,7 +53,7 @@ def write_settings(
     if permissions == "allowlist":
         settings["permissions"] = {
             "defaultMode": "dontAsk",  # what isn't allowed is denied without a question, and the turn goes on
-            "allow": [*script_rules(scripts, python, project), *file_rules(scripts, project, edit)],
+            "allow": [*script_rules(scripts, python, project), *file_rules(scripts, project, edit, logs)],
             "deny": list(DENIED_TOOLS),
         }
     path = folder / SETTINGS_FILE
@@ -87,10 +89,12 @@ def script_rules(scripts: Path, python: Path, project: Path) -> list[str]:
     return [rule for command in commands for rule in (f"Bash({command})", f"Bash({command} *)")]
 
 
-def file_rules(scripts: Path, project: Path, edit: Iterable[str]) -> list[str]:
-    """Read in the project and in the bundle, edit what the campaign edits; two slashes begin an absolute path."""
+def file_rules(scripts: Path, project: Path, edit: Iterable[str], logs: Path | None = None) -> list[str]:
+    """Read project, bundle and logs, edit what the campaign edits; two slashes begin an absolute path."""
     root = literal(project.resolve())
-    readable = (root, literal(scripts.resolve().parent))
+    readable = [root, literal(scripts.resolve().parent)]
+    if logs is not None and not logs.is_relative_to(project):
+        readable.append(literal(logs))
     return [
         *(f"Read(/{folder}/**)" for folder in readable),
         *(f"Edit(/{root}/{entry})" for entry in edit),

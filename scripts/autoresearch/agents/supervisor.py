@@ -77,7 +77,7 @@ class Supervisor:
             self.begin()
         except Exception as error:  # noqa: BLE001 - whatever it is, the user is told and nothing is left running
             if not isinstance(error, AutoresearchError):
-                log_traceback()
+                log_traceback(self.folder.log)
             self.end(f"the client could not be started: {error}", at_once=True)
             return
         while True:
@@ -88,7 +88,7 @@ class Supervisor:
                 ended = self.turn(now)
                 self.failed_steps = 0
             except Exception as error:  # noqa: BLE001 - a night outlives a bug of ours
-                log_traceback()
+                log_traceback(self.folder.log)
                 self.failed_steps += 1
                 self.folder.tell("error", f"the supervisor met {type(error).__name__}: {error}")
                 gives_up = self.failed_steps > FAILED_STEPS
@@ -114,6 +114,8 @@ class Supervisor:
     def turn(self, now: float) -> End | None:
         """One look and one step; the end, when it is due."""
         night = self.night
+        if not self.project.is_dir():
+            return End(f"its folder has gone: {self.project}", at_once=True)
         wishes = self.folder.take()
         if stops := [wish for wish in wishes if "stop" in wish]:
             return End("stopped by the user", at_once=any(wish.get("now") for wish in stops))
@@ -292,7 +294,8 @@ class Supervisor:
 
 def attach_line(night: Night) -> str:
     socket = f"-L {night.options.socket} " if night.options.socket else ""
-    return f"tmux {socket}attach -t {night.options.session}"
+    window = f":{night.options.window}" if night.options.team else ""
+    return f"tmux {socket}attach -t {night.options.session}{window}"
 
 
 def clock() -> float:

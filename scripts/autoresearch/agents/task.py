@@ -27,7 +27,7 @@ def task_text(options: Options) -> str:
     )
     return environment.get_template("task.md.j2").render(
         tag=options.tag, skill=BUNDLE / "SKILL.md", script=command("{script}"), status=command("status"),
-        goal=options.goal,
+        goal=options.goal, others=[tag for tag in options.team if tag != options.tag],
     )  # fmt: skip
 
 

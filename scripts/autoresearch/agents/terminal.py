@@ -1,7 +1,8 @@
 """The tmux session of a night: start programs in its windows, see their screens, press keys.
 
-One session has two windows, ``agent`` and ``monitor``. They are known by options that we set on
-them, so a user may rename, move, split and watch them; what carries no such option is never touched.
+One session has a window for each of its agents, and one more, the monitor. They are known by options
+that we set on them, so a user may rename, move, split and watch them; what carries no such option is
+never touched.
 tmux may vanish at any moment, and then every question here is answered with None or False.
 """
 
@@ -11,7 +12,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from autoresearch.agents.spawn import Handover
@@ -33,7 +34,8 @@ SOCKET = re.compile(r"[\w.-]{1,60}")  # a file's name; a socket's whole path may
 NOT_TYPABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FIELDS = ("pane_id", "pane_dead", "pane_pid", "pane_dead_status", "pane_dead_signal", "pane_current_command")
 
-Role = Literal["agent", "monitor"]
+AGENT = "agent"  # the window of a session's only agent
+MONITOR = "monitor"
 
 
 class Pane(NamedTuple):
@@ -47,9 +49,15 @@ class Pane(NamedTuple):
 
 
 class Terminal:
-    """The session ``session`` on the tmux server of ``socket`` (tmux's own default without), there or not."""
+    """One agent's window and monitor in the session ``session``, there or not.
 
-    def __init__(self, session: str, *, socket: str | None = None, config_file: Path | None = None) -> None:
+    The session is on the tmux server of ``socket`` (tmux's own default without). Whoever opens or closes
+    windows of one session at the same time as others must take turns with them.
+    """
+
+    def __init__(
+        self, session: str, *, socket: str | None = None, window: str = AGENT, config_file: Path | None = None
+    ) -> None:
         """``config_file`` is read instead of the user's if this starts the tmux server.
 
         Raises UsageError for names that tmux would change or misunderstand.
@@ -65,6 +73,8 @@ class Terminal:
             raise UsageError(f"{socket!r} can't be the name of a tmux socket; expected letters, digits, ., - and _.")
         self.session = session
         self.socket = socket
+        self.window = window
+        self._monitor = MONITOR if window == AGENT else f"{MONITOR} {window}"
         # By name, not by $TMUX: whoever asks later, and from wherever, must come to the same server.
         self._server = Server(socket_name=socket or "default", config_file=str(config_file) if config_file else None)
 
@@ -73,15 +83,18 @@ class Terminal:
     def start(
         self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, width: int = 200, height: int = 50
     ) -> None:
-        """Make the session and run ``argv`` in its agent window.
+        """Run ``argv`` in a new window of the agent, in the session, which is made if it is not there.
 
         ``env`` is the program's whole environment, but for what tells of other terminals and of an enclosing agent.
         The window stays when the program ends, and keeps its size whoever looks on: the screen is
         read by a program, which must not depend on a person's terminal.
-        Raises AgentError if the session exists, whoever's it is, or tmux refuses.
+        Raises AgentError if the window is there already, if the session is not ours, or tmux refuses.
         """
         require_tmux()
         self._refuse_existing()
+        if self.exists():
+            self._new_window(self.window, argv, env, cwd, (width, height))
+            return
         of_session = ("set-option", "-q", "-t", f"={self.session}:")
         with Handover() as handover:
             # A pane's history is bounded when the pane is made, so the session needs its options before.
@@ -91,8 +104,8 @@ class Terminal:
                 (*of_session, "destroy-unattached", "off"),
                 (*of_session, "history-limit", str(HISTORY_LINES)),
                 (*of_session, "default-size", f"{width}x{height}"),
-                ("new-window", "-k", "-t", f"={self.session}:^", "-n", "agent", *handover.command),
-                *self._window_options("agent", width, height),
+                ("new-window", "-k", "-t", f"={self.session}:^", "-n", self.window, *handover.command),
+                *self._window_options(self.window, width, height),
             )
             try:
                 self._give(handover, argv, env, cwd)
@@ -101,36 +114,49 @@ class Terminal:
                 raise
 
     def respawn(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        """Run the next program in the agent window, in place of whatever is there, with the history kept.
+        """Run the next program in the agent's window, in place of whatever is there, with the history kept.
 
         Only what had not yet scrolled off the screen is lost; ``look`` before if it matters.
         Raises AgentError if the session or the window has gone.
         """
-        self._replace("agent", argv, env, cwd)
+        self._replace(self._agent(), argv, env, cwd)
 
     def open_monitor(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        """Run ``argv`` in the monitor window, which is made if it isn't there; the agent's stays in front."""
-        if self._pane("monitor"):
-            self._replace("monitor", argv, env, cwd)
-            return
-        size = self._ask(("display-message", "-p", "-t", self._agent().id, "#{window_width} #{window_height}"))
-        width, height = (size[0] if size else "200 50").split()
-        with Handover() as handover:
-            # Put behind the agent's window, which stays the current one; -P: the options that follow need its name.
-            made = self._must(
-                ("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", f"={self.session}:", "-n", "monitor",
-                 *handover.command),
-            )  # fmt: skip
-            self._must(*self._window_options("monitor", int(width), int(height), made[0]))
-            self._give(handover, argv, env, cwd)
+        """Run ``argv`` in the monitor window, in a pane of its own; the agent's window stays in front."""
+        panes = self._panes()
+        if own := panes.get(self._monitor):
+            self._replace(own, argv, env, cwd)
+        elif others := [pane for role, pane in panes.items() if is_monitor(role)]:
+            self._split(others[-1], argv, env, cwd)
+        else:
+            size = self._ask(("display-message", "-p", "-t", self._agent().id, "#{window_width} #{window_height}"))
+            width, height = (size[0] if size else "200 50").split()
+            self._new_window(self._monitor, argv, env, cwd, (int(width), int(height)))
 
     def exists(self) -> bool:
         """Whether the session is there and ours."""
         return bool(self._mark())
 
+    def has_window(self) -> bool:
+        """Whether the agent has its window, with a program in it or with one that has ended."""
+        return self._pane(self.window) is not None
+
     def kill(self) -> bool:
-        """End the session, whose programs are told by SIGHUP; False if there was none of ours."""
-        return self.exists() and self._ask(("kill-session", "-t", f"={self.session}")) is not None
+        """End the agent's window and monitor, and with the last agent the session; False if there was nothing of ours.
+
+        Their programs are told by SIGHUP.
+        """
+        if not self.exists():
+            return False
+        panes = self._panes()
+        if not any(role != self.window and not is_monitor(role) for role in panes):
+            return self._ask(("kill-session", "-t", f"={self.session}")) is not None
+        monitor, window = panes.get(self._monitor), panes.get(self.window)
+        if monitor:
+            self._ask(("kill-pane", "-t", monitor.id))
+        if window:
+            self._ask(("kill-window", "-t", window.id))
+        return bool(monitor or window)
 
     # --- the agent's window --------------------------------------------------------------------
 
@@ -141,11 +167,11 @@ class Terminal:
         """
         from autoresearch.agents.screen import Screen
 
-        pane = self._pane("agent")
+        pane = self._pane(self.window)
         if pane and pane.dead and not pane.exit_status:
             # tmux 3.3 can miss the end of a child, and collects it when another of its children ends.
             self._ask(("run-shell", "true"))
-            pane = self._pane("agent")
+            pane = self._pane(self.window)
         if pane is None:
             return None
         first = "-1" if pane.dead else "0"  # tmux scrolls by a line to write that the pane is dead
@@ -160,13 +186,13 @@ class Terminal:
         return Screen(lines=lines, title=title, dead=pane.dead, exit_status=pane.exit_status, command=pane.command)
 
     def pid(self) -> int | None:
-        """The process that the agent window runs; None if it has ended."""
-        pane = self._pane("agent")
+        """The process that the agent's window runs; None if it has ended."""
+        pane = self._pane(self.window)
         return None if pane is None or pane.dead else pane.pid
 
     def press(self, *keys: str) -> bool:
         """Press ``keys``, by tmux's names (``Enter``, ``Down``, ``C-c``, ``2``); False if nobody is there."""
-        pane = self._pane("agent")
+        pane = self._pane(self.window)
         if pane is None or pane.dead:
             return False
         # Whoever scrolled back and went to bed left the pane in a mode that takes the keys for its own.
@@ -182,7 +208,7 @@ class Terminal:
         Every character arrives but control characters, which are left out, save tab and newline.
         What a client makes of a tab is its own affair.
         """
-        pane = self._pane("agent")
+        pane = self._pane(self.window)
         if pane is None or pane.dead:
             return False
         buffer = f"autoresearch-{uuid4().hex}"
@@ -197,7 +223,7 @@ class Terminal:
 
     def _refuse_existing(self) -> None:
         mark = self._mark()
-        if mark is None:
+        if mark is None or (mark and not self.has_window()):
             return
         if not mark:
             raise AgentError(
@@ -219,16 +245,22 @@ class Terminal:
         )
         return None if found is None else "".join(found)
 
-    def _pane(self, role: Role) -> Pane | None:
+    def _pane(self, role: str) -> Pane | None:
+        return self._panes().get(role)
+
+    def _panes(self) -> dict[str, Pane]:
+        """The panes of the session that are ours, by their role: the name of an agent's window, or a monitor."""
+        panes: dict[str, Pane] = {}
         wanted = "\t".join(f"#{{{name}}}" for name in (ROLE_MARK, *FIELDS))
         for line in self._ask(("list-panes", "-s", "-t", f"={self.session}:", "-F", wanted)) or []:
-            found, pane_id, dead, pid, status, number, command = line.split("\t")
-            if found == role:
-                return Pane(pane_id, dead == "1", int(pid), status or (number and f"signal {number}"), command)
-        return None
+            role, pane_id, dead, pid, status, number, command = line.split("\t")
+            if role:
+                ended_by = status or (number and f"signal {number}")
+                panes.setdefault(role, Pane(pane_id, dead == "1", int(pid), ended_by, command))
+        return panes
 
     def _agent(self) -> Pane:
-        pane = self._pane("agent")
+        pane = self._pane(self.window)
         if pane is None:
             raise AgentError(
                 f"the tmux session {self.session!r} or its agent window has gone.",
@@ -237,13 +269,38 @@ class Terminal:
             )
         return pane
 
-    def _replace(self, role: Role, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
-        pane = (role == "monitor" and self._pane(role)) or self._agent()
+    def _replace(self, pane: Pane, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
         with Handover() as handover:
             self._must(("respawn-pane", "-k", "-t", pane.id, *handover.command))
             self._give(handover, argv, env, cwd)
 
-    def _window_options(self, role: Role, width: int, height: int, pane: str = "") -> list[tuple[str, ...]]:
+    def _new_window(
+        self, role: str, argv: Sequence[str], env: Mapping[str, str], cwd: Path, size: tuple[int, int]
+    ) -> None:
+        """Open a window behind the current one, which stays that."""
+        name = MONITOR if is_monitor(role) else role
+        with Handover() as handover:
+            # -P: the options that follow need its name.
+            made = self._must(
+                ("new-window", "-d", "-P", "-F", "#{pane_id}", "-t", f"={self.session}:", "-n", name,
+                 *handover.command),
+            )  # fmt: skip
+            self._must(*self._window_options(role, *size, made[0]))
+            self._give(handover, argv, env, cwd)
+
+    def _split(self, beside: Pane, argv: Sequence[str], env: Mapping[str, str], cwd: Path) -> None:
+        """Open our monitor's pane in the window of another's."""
+        with Handover() as handover:
+            made = self._must(
+                ("split-window", "-d", "-P", "-F", "#{pane_id}", "-t", beside.id, *handover.command)
+            )  # fmt: skip
+            self._must(
+                ("set-option", "-p", "-t", made[0], ROLE_MARK, self._monitor),
+                ("select-layout", "-t", made[0], "tiled"),
+            )
+            self._give(handover, argv, env, cwd)
+
+    def _window_options(self, role: str, width: int, height: int, pane: str = "") -> list[tuple[str, ...]]:
         target = pane or f"={self.session}:^"
         of_window = ("set-option", "-q", "-w", "-t", target)
         return [
@@ -293,6 +350,10 @@ class Terminal:
             return self._server.cmd("-u", *words)
         except TmuxCommandNotFound:
             raise no_tmux() from None
+
+
+def is_monitor(role: str) -> bool:
+    return role == MONITOR or role.startswith(f"{MONITOR} ")
 
 
 def require_tmux() -> None:

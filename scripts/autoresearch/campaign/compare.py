@@ -20,6 +20,7 @@ from autoresearch.campaign.trials import collect_trials, launch_trial
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import in_scope
 from autoresearch.ledger import Experiment, Purpose, Status, Trial
+from autoresearch.merge import merge_texts
 from autoresearch.trial import RESULT_FILE, Outcome
 from autoresearch.verdict.claim import LEAST_SEEDS, Claim, Contribution, compare_arms, leave_one_out
 
@@ -188,7 +189,7 @@ def _without(oc: OpenCampaign, commit: str, kept: Experiment) -> str | None:
         mine, base, theirs = (oc.repo.text(name, path) for name in (commit, kept.commit, kept.parent))
         if mine is None or base is None or theirs is None:
             return None
-        merged = oc.repo.merge_texts(mine, base, theirs)
+        merged = merge_texts(mine, base, theirs)
         if merged is None:
             return None
         texts[path] = merged

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from autoresearch.campaign.judging import rule_settings
 from autoresearch.campaign.memo import render_memo
 from autoresearch.campaign.notices import tell_decision
 from autoresearch.campaign.opened import OpenCampaign
-from autoresearch.campaign.settle import incumbent_commit, plan_move, settle
-from autoresearch.campaign.trials import launch_trial, remove_checkout
+from autoresearch.campaign.settle import incumbent_commit, plan_move, recorded_tip, settle
+from autoresearch.campaign.trials import launch_trial, remove_checkouts
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Status, completed, now
 from autoresearch.results import outdate_results
@@ -31,25 +32,31 @@ class Decision:
 def log_result(
     oc: OpenCampaign, status: str, *, note: str = "", simplification: bool = False, retest: bool = True
 ) -> Decision:
-    """Decide the open experiment as ``status`` (auto | keep | discard | crash) and record it.
+    """Decide the experiment that is next (see ``next_to_log``) as ``status`` (auto | keep | discard | crash).
 
     Afterwards the ledger holds the decision, results.tsv its row, and the branch stands on the
     incumbent; a re-test that is due runs, unless ``retest`` is False. A second call decides nothing
-    and answers with the last decision. ``StillRunningError`` while the experiment has no verdict,
+    and answers with the last decision. ``StillRunningError`` while no experiment can be decided,
     ``RefusedError`` where the evidence does not allow ``status``.
     """
-    experiment = oc.ledger.open_experiment(oc.tag)
-    if experiment is None:
+    opened = oc.ledger.open_experiments(oc.tag)
+    if not opened:
         return _already_decided(oc, status, note)
-    if experiment.state is State.RUNNING:
+    experiment = next_to_log(opened)
+    if experiment is None:
+        raise _nothing_to_decide(opened)
+    decided = choose_status(experiment, status, simplification=simplification)
+    if decided is Status.KEEP and experiment.number != opened[0].number:
+        raise _nothing_to_decide([*opened[:1], experiment])
+    if decided is Status.KEEP and experiment.is_ahead and experiment.parent != incumbent_commit(oc):
         raise StillRunningError(
-            f"Experiment {experiment.number} is still running; there is nothing to decide yet.",
+            f"Experiment {experiment.number} was tried on what is no longer the incumbent.",
             hint="python scripts/status.py --wait 540",
         )
-    decided = choose_status(experiment, status, simplification=simplification)
     trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
     runs = completed([trial for trial in trials if trial.purpose in DECIDING])
     undone: Experiment | None = None
+    source = recorded_tip(oc)
     with oc.ledger.transaction():
         experiment.status, experiment.state, experiment.decided_at = decided, State.DECIDED, now()
         experiment.note = note or experiment.note
@@ -64,13 +71,12 @@ def log_result(
         discarded = {} if decided is Status.KEEP else {experiment.number: experiment.commit}
         if undone is not None:
             discarded[undone.number] = undone.commit
-        target = incumbent_commit(oc)
         plan_move(
-            oc, source=experiment.commit, target=target, discarded=discarded,
+            oc, source=source, target=recorded_tip(oc), discarded=discarded,
             keep=experiment.number if decided is Status.KEEP else None,
         )  # fmt: skip
     told = settle(oc)
-    remove_checkout(oc)
+    remove_checkouts(oc)
     if decided is Status.KEEP or undone is not None:
         render_memo(oc)
     if decided is Status.KEEP or undone is not None or last_push(oc):
@@ -80,6 +86,31 @@ def log_result(
         experiment=experiment, changed=True, incumbent=oc.ledger.incumbent(oc.tag), undone=undone,
         retest_started=retest and start_retest(oc), told=told,
     )  # fmt: skip
+
+
+def next_to_log(opened: Sequence[Experiment]) -> Experiment | None:
+    """The first of the open experiments that can be decided now.
+
+    Keeps are decided by number, so that each incumbent is built on those before it; a miss need not wait.
+    """
+    for experiment in opened:
+        if experiment.state is State.JUDGED and (experiment is opened[0] or not would_be_kept(experiment)):
+            return experiment
+    return None
+
+
+def would_be_kept(experiment: Experiment) -> bool:
+    """Whether ``--status auto`` keeps a judged experiment."""
+    return choose_status(experiment, "auto", simplification=False) is Status.KEEP
+
+
+def _nothing_to_decide(opened: Sequence[Experiment]) -> StillRunningError:
+    first, *later = opened
+    better = next((each for each in later if each.state is State.JUDGED), None)
+    text = f"Experiment {first.number} is still running; there is nothing to decide yet."
+    if better is not None:
+        text = f"Experiment {first.number} is not decided; experiment {better.number} can be kept only after it."
+    return StillRunningError(text, hint="python scripts/status.py --wait 540")
 
 
 def choose_status(experiment: Experiment, wish: str, *, simplification: bool) -> Status:
@@ -131,7 +162,11 @@ def _book(oc: OpenCampaign, experiment: Experiment, runs: dict[int, float], *, k
     rule = KeepRule.from_json(oc.campaign.rule)
     simplification = experiment.verdict == "equivalent"  # if kept; no other reason keeps what is equivalent
     earlier = oc.ledger.incumbent(oc.tag)
-    undo = rule.close(runs, kept=kept, simplification=simplification)
+    undo = False
+    if kept or earlier is None or experiment.incumbent == earlier.number:
+        undo = rule.close(runs, kept=kept, simplification=simplification)
+    else:
+        rule.close_elsewhere(runs)
     oc.campaign.rule = experiment.rule = rule.to_json()
     oc.ledger.update_campaign(oc.campaign, "rule")
     if not undo or earlier is None or earlier.is_baseline:
@@ -163,13 +198,20 @@ def book_baseline(oc: OpenCampaign, experiment: Experiment) -> None:
     render_memo(oc)
 
 
-def start_retest(oc: OpenCampaign) -> bool:
-    """Start a due re-test of the incumbent; it runs while the agent thinks of the next idea."""
+def start_retest(oc: OpenCampaign, *, again: bool = True) -> bool:
+    """Start a due re-test of the incumbent, if a trial may start; it runs while the agent thinks of the next idea.
+
+    Without ``again`` one that was tried and did not complete is not repeated.
+    """
     incumbent = oc.ledger.incumbent(oc.tag)
-    if oc.campaign.rule is None or incumbent is None or oc.ledger.open_trials(oc.tag):
+    under_way = oc.ledger.open_trials(oc.tag)
+    if oc.campaign.rule is None or incumbent is None or len(under_way) >= oc.config.executor.parallel:
         return False
     rule = KeepRule.from_json(oc.campaign.rule)
-    if not rule.retest_due:
+    if not rule.retest_due or any(trial.purpose is Purpose.RETEST for trial in under_way):
+        return False
+    tried = {trial.seed for trial in oc.ledger.trials(oc.tag, incumbent.number) if trial.purpose is Purpose.RETEST}
+    if not again and rule.retest_seed() in tried:
         return False
     launch_trial(oc, incumbent, rule.retest_seed(), Purpose.RETEST)
     return True

@@ -14,13 +14,13 @@ from autoresearch.campaign.compare import MAX_SEEDS, Comparison, compare
 from autoresearch.campaign.finalize_text import commit_message, squashed_message
 from autoresearch.campaign.kept import Part, Step, confirmed, starting_commit, steps
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
+from autoresearch.campaign.transplant import ConflictError, transplant
 from autoresearch.campaign.trials import experiment_arguments, experiment_environment
 from autoresearch.config import CONFIG_FILE
 from autoresearch.errors import RefusedError, UsageError
 from autoresearch.verdict.claim import LEAST_SEEDS
 
 MEMOS = ("CLAUDE.md", "AGENTS.md")  # what set-up writes into the project beside its settings
-REGULAR = ("100644", "100755")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,33 +69,16 @@ class _Branch:
 
     def take(self, step: Step) -> None:
         """Add what ``step`` changes as a commit, as a cherry-pick would; ``RefusedError`` where that conflicts."""
-        old, new, mine = (self.oc.repo.entries(name, step.paths) for name in (step.before, step.after, self.tip))
-        entries: dict[str, str | None] = {}
-        for path in step.paths:
-            if mine.get(path) == old.get(path):
-                entries[path] = new.get(path)
-            elif mine.get(path) != new.get(path):
-                entries[path] = self._merged(step, path, mine.get(path), old.get(path), new.get(path))
+        try:
+            entries = transplant(self.oc.repo, step.paths, old=step.before, new=step.after, onto=self.tip)
+        except ConflictError as conflict:
+            raise self._conflict(step, conflict.path) from None
         if not entries:
             self.left_out.append(replace(step.part, left_out="it changes no file of the branch"))
             return
         message = commit_message(self.oc, step.part, step.includes, self.signoff)
         self.tip = self.oc.repo.commit_entries(self.tip, entries, message, at=step.at)
         self.parts.append(replace(step.part, commit=self.tip))
-
-    def _merged(self, step: Step, path: str, *entries: str | None) -> str:
-        """The entry of ``path`` with the step's change merged in; each of ``entries`` is mine, old, new."""
-        mine, old, new = (
-            self.oc.repo.text(name, path) if (entry or "").startswith(REGULAR) else None
-            for name, entry in zip((self.tip, step.before, step.after), entries, strict=True)
-        )
-        if mine is None or old is None or new is None:  # one side deleted it, or it is no plain file
-            raise self._conflict(step, path)
-        merged = self.oc.repo.merge_texts(mine, old, new)
-        if merged is None:
-            raise self._conflict(step, path)
-        my_mode, old_mode, new_mode = (str(entry).split(",")[0] for entry in entries)
-        return f"{new_mode if new_mode != old_mode else my_mode},{self.oc.repo.write_blob(merged)}"
 
     def _conflict(self, step: Step, path: str) -> RefusedError:
         rivals = [part for part in self.left_out if part.number is not None and path in part.files]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from itertools import count
 from statistics import fmean
 
 from autoresearch.campaign.opened import OpenCampaign
@@ -104,8 +105,13 @@ def _judge_candidate(oc: OpenCampaign, experiment: Experiment, trials: Sequence[
         )  # fmt: skip
     wanted = int(experiment.options.get("seeds") or 1)
     if judgement.decision == "run" or len(runs) < min(wanted, oc.config.keep.max_seeds):
-        return NextTrial(seed=rule.next_seed(len(runs)), purpose=Purpose.CONFIRM)
+        return NextTrial(seed=_untried_seed(rule, runs), purpose=Purpose.CONFIRM)
     return Verdict(word=judgement.verdict, suggestion=judgement.decision, reason=judgement.reason, judgement=evidence)
+
+
+def _untried_seed(rule: KeepRule, tried: Container[int]) -> int:
+    """The rule's next seed that the candidate has not run at: a re-test may have put a new one before those it has."""
+    return next(seed for done in count() if (seed := rule.next_seed(done)) not in tried)
 
 
 def broken_constraint(oc: OpenCampaign, trials: Sequence[Trial]) -> str:
@@ -131,6 +137,16 @@ def _mean_of(name: str, config: Config, trials: Sequence[Trial]) -> float | None
             if value is not None:
                 values.append(value)
     return fmean(values) if values else None
+
+
+def book_numbers(oc: OpenCampaign, experiment: Experiment) -> None:
+    """Set the metric and the memory that the experiment's current attempt came to; stores nothing."""
+    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    runs = completed(trials)
+    memory = [trial.result.peak_mem_mib for trial in trials if trial.result and trial.result.peak_mem_mib is not None]
+    failed = experiment.verdict == "failed"
+    experiment.metric = fmean(runs.values()) if runs and not failed else None
+    experiment.peak_mem_mib = max(memory) if memory and not failed else None
 
 
 def _failed(trial: Trial) -> Verdict:

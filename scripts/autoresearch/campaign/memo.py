@@ -154,6 +154,7 @@ def render_block(campaign: Campaign, config: Config, project: Path, *, tracked: 
         "limit": _duration(config.limit_s), "edit": _listed(config.edit), "protect": _listed(config.protect),
         "data": _listed(config.data),
         "constraints": _listed([constraint.text for constraint in config.constraints]), "best": best,
+        "team": campaign.setup.get("team", ""),
     }  # fmt: skip
     return environment.get_template("CLAUDE.md.j2").render(values)
 

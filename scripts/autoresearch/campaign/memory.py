@@ -81,8 +81,17 @@ class Memory:
 
 
 def remember(ledger: Ledger, repo: Repo, tag: str | None) -> Memory:
-    """The memory of ``repo``'s project beside campaign ``tag`` (None: a campaign that is not recorded yet)."""
-    others = [campaign for campaign in reversed(campaigns_of(ledger, repo)) if campaign.tag != tag]
+    """The memory of ``repo``'s project beside campaign ``tag`` (None: a campaign that is not recorded yet).
+
+    Campaigns of other agents of its session are not earlier ones.
+    """
+    here = None if tag is None else ledger.campaign(tag)
+    team = "" if here is None else here.setup.get("team", "")
+    others = [
+        campaign
+        for campaign in reversed(campaigns_of(ledger, repo))
+        if campaign.tag != tag and not (team and campaign.setup.get("team") == team)
+    ]
     told = [earlier for campaign in others if (earlier := _earlier(ledger, campaign)).tried]
     return Memory(
         families=_families(ledger, [] if tag is None else [tag]),

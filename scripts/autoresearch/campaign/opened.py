@@ -18,6 +18,7 @@ from autoresearch.repo import Repo
 
 BRANCH_PREFIX = "autoresearch/"
 RESULTS_FILE = "results.tsv"
+TRIALS_FOLDER = "trials"
 TAG_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCK_WAIT_S = 30.0
 
@@ -46,7 +47,7 @@ class OpenCampaign:
 
     @property
     def trials_folder(self) -> Path:
-        return self.folder / "trials"
+        return self.folder / TRIALS_FOLDER
 
     @property
     def checkouts_folder(self) -> Path:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
-from autoresearch.campaign.decide import book_baseline, start_retest, take_back
-from autoresearch.campaign.judging import NextTrial, judge
+from autoresearch.campaign.decide import book_baseline, next_to_log, start_retest, take_back
+from autoresearch.campaign.judging import NextTrial, Verdict, book_numbers, judge
 from autoresearch.campaign.memo import render_memo
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
+from autoresearch.campaign.rebase import awaited, end_useless_trials, follow_incumbent
 from autoresearch.campaign.settle import check_tip, plan_move, recorded_tip, settle
-from autoresearch.campaign.trials import collect_trials, launch_trial, remove_checkout
-from autoresearch.ledger import Experiment, Purpose, State, Trial, completed
+from autoresearch.campaign.trials import collect_trials, launch_trial, remove_checkouts
+from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial
 from autoresearch.results import write_results
 from autoresearch.trial import RESULT_FILE, Outcome
 from autoresearch.verdict.keep_rule import KeepRule
@@ -27,9 +27,19 @@ LIVENESS_S = 2.0  # how often it asks whether the runner still lives
 class Progress:
     """Where the campaign stands after it has been brought forward."""
 
-    running: Trial | None = None
-    experiment: Experiment | None = None  # the open one, if any
+    trials: list[Trial] = field(default_factory=list)  # under way
+    opened: list[Experiment] = field(default_factory=list)  # not decided yet, by number
     repaired: list[str] = field(default_factory=list)
+
+    @property
+    def running(self) -> Trial | None:
+        """The trial under way that was started first."""
+        return next(iter(self.trials), None)
+
+    @property
+    def experiment(self) -> Experiment | None:
+        """The open experiment; of several the first."""
+        return next(iter(self.opened), None)
 
 
 def bring_forward(oc: OpenCampaign, *, start: bool = True) -> Progress:
@@ -40,33 +50,49 @@ def bring_forward(oc: OpenCampaign, *, start: bool = True) -> Progress:
     repaired = repair(oc)
     while True:
         repaired += collect(oc)
-        running = oc.ledger.open_trials(oc.tag)
-        experiment = oc.ledger.open_experiment(oc.tag)
-        if running:
-            return Progress(running=running[0], experiment=experiment, repaired=repaired)
-        if experiment is None or experiment.state is not State.RUNNING:
-            break
-        step = judge(oc, experiment)
-        if isinstance(step, NextTrial):
-            if not start:
-                break
-            launch_trial(oc, experiment, step.seed, step.purpose)
+        follow_incumbent(oc)
+        if end_useless_trials(oc):
             continue
-        experiment.verdict, experiment.judgement = step.word, step.judgement
-        experiment.reason, experiment.state = step.reason, State.JUDGED
-        _book_numbers(oc, experiment)
-        oc.ledger.update_experiment(experiment, "verdict", "judgement", "reason", "state", "metric", "peak_mem_mib")
-        remove_checkout(oc)
-        if experiment.is_baseline and step.suggestion == "keep":
-            book_baseline(oc, experiment)
-            if start:
-                start_retest(oc)  # one straying seed of the baseline is looked at again at once
-            repaired += refresh(oc)
+        if not _advance(oc, start=start):
             break
-    running = oc.ledger.open_trials(oc.tag)
-    return Progress(
-        running=running[0] if running else None, experiment=oc.ledger.open_experiment(oc.tag), repaired=repaired
-    )
+    repaired += refresh(oc)
+    return Progress(trials=oc.ledger.open_trials(oc.tag), opened=oc.ledger.open_experiments(oc.tag), repaired=repaired)
+
+
+def _advance(oc: OpenCampaign, *, start: bool) -> bool:
+    """Judge the first open experiment whose trial has ended, or start its next trial where one may start.
+
+    By number: what confirms an experiment comes before what screens the next. Whether anything was done.
+    """
+    opened, trials = oc.ledger.open_experiments(oc.tag), oc.ledger.open_trials(oc.tag)
+    busy = {trial.number for trial in trials if trial.purpose in DECIDING}
+    may_start = start and len(trials) < oc.config.executor.parallel
+    for experiment in opened:
+        if experiment.state is not State.RUNNING or experiment.number in busy:
+            continue
+        step = judge(oc, experiment)
+        if awaited(experiment, opened) and not (isinstance(step, NextTrial) and step.purpose is Purpose.SCREEN):
+            continue
+        if isinstance(step, Verdict):
+            _store(oc, experiment, step, start=start)
+            return True
+        if may_start:
+            if not (experiment.is_ahead and step.purpose is Purpose.SCREEN and start_retest(oc, again=False)):
+                launch_trial(oc, experiment, step.seed, step.purpose)
+            return True
+    return may_start and bool(opened) and start_retest(oc, again=False)
+
+
+def _store(oc: OpenCampaign, experiment: Experiment, verdict: Verdict, *, start: bool) -> None:
+    experiment.verdict, experiment.judgement = verdict.word, verdict.judgement
+    experiment.reason, experiment.state = verdict.reason, State.JUDGED
+    book_numbers(oc, experiment)
+    oc.ledger.update_experiment(experiment, "verdict", "judgement", "reason", "state", "metric", "peak_mem_mib")
+    remove_checkouts(oc)
+    if experiment.is_baseline and verdict.suggestion == "keep":
+        book_baseline(oc, experiment)
+        if start:
+            start_retest(oc)  # one straying seed of the baseline is looked at again at once
 
 
 def repair(oc: OpenCampaign) -> list[str]:
@@ -106,6 +132,10 @@ def _book_retest(oc: OpenCampaign, trial: Trial) -> None:
     if trial.result.outcome is not Outcome.COMPLETED or trial.result.metric is None or oc.campaign.rule is None:
         oc.tell("retest", f"the re-test of experiment {trial.number} did not complete: {trial.result.reason}")
         return
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if incumbent is None or trial.number != incumbent.number:
+        oc.tell("retest", f"the re-test of experiment {trial.number} came too late: it is no longer the incumbent")
+        return
     rule = KeepRule.from_json(oc.campaign.rule)
     before = rule.incumbent_level
     empty = rule.add_incumbent_run(trial.result.metric)
@@ -116,22 +146,11 @@ def _book_retest(oc: OpenCampaign, trial: Trial) -> None:
         f"experiment {trial.number} re-tested at seed {trial.seed}: {trial.result.metric:.6f}; "
         f"its level moves from {before:.6f} to {rule.incumbent_level:.6f}",
     )
-    incumbent = oc.ledger.incumbent(oc.tag)
-    if empty and incumbent is not None and not incumbent.is_baseline:
+    if empty and not incumbent.is_baseline:
         source = recorded_tip(oc)
         take_back(oc, incumbent, f"its re-test at seed {trial.seed} showed no gain")
         target = recorded_tip(oc)  # an open experiment is built on the keep: the branch moves when it is decided
-        assert source is not None and target is not None, "a campaign with an incumbent has a tip"
         plan_move(oc, source=source, target=target, discarded={incumbent.number: incumbent.commit}, keep=None)
-
-
-def _book_numbers(oc: OpenCampaign, experiment: Experiment) -> None:
-    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
-    runs = completed(trials)
-    memory = [trial.result.peak_mem_mib for trial in trials if trial.result and trial.result.peak_mem_mib is not None]
-    failed = experiment.verdict == "failed"
-    experiment.metric = fmean(runs.values()) if runs and not failed else None
-    experiment.peak_mem_mib = max(memory) if memory and not failed else None
 
 
 def wait_for_trial(
@@ -142,21 +161,19 @@ def wait_for_trial(
     number: int | None = None,
     on_tick: Callable[[], None] | None = None,
 ) -> Progress:
-    """Bring the campaign forward until nothing runs or ``wait_s`` seconds are over; holds no lock while it waits.
+    """Bring the campaign forward until an experiment can be logged, nothing runs, or ``wait_s`` seconds are over.
 
-    With ``number`` it also ends when that experiment needs no more trials, whatever else runs.
+    Holds no lock while it waits. With ``number`` only that experiment's verdict ends it early.
     """
     deadline = time.monotonic() + wait_s
     while True:
         with open_campaign(project, tag) as oc:
             progress = bring_forward(oc)
-        trial = progress.running
-        waiting_for = progress.experiment
-        if trial is None or (number is not None and (waiting_for is None or waiting_for.state is not State.RUNNING)):
+        if not progress.trials or _has_come(progress.opened, number):
             return progress
-        result = Path(trial.directory) / RESULT_FILE
+        results = [Path(trial.directory) / RESULT_FILE for trial in progress.trials]
         look_again = time.monotonic() + LIVENESS_S
-        while not result.exists():
+        while not any(result.exists() for result in results):
             now = time.monotonic()
             if now >= deadline:
                 return progress
@@ -165,3 +182,10 @@ def wait_for_trial(
             if on_tick is not None:
                 on_tick()
             time.sleep(min(POLL_S, max(0.0, deadline - now)))
+
+
+def _has_come(opened: Sequence[Experiment], number: int | None) -> bool:
+    """Whether what is waited for is there: the verdict of experiment ``number``, or any that can be logged."""
+    if number is None:
+        return next_to_log(opened) is not None
+    return not any(each.number == number and each.state is State.RUNNING for each in opened)

@@ -37,11 +37,16 @@ def _sign(oc: OpenCampaign) -> float:
 
 
 def _curves(oc: OpenCampaign, number: int | None, *, pruned: bool = False) -> dict[int, tuple[Curve, float | None]]:
-    """Learning curve and metric of an experiment's completed (and ``pruned``) trials by seed."""
+    """Learning curve and metric of an experiment's completed (and ``pruned``) trials by seed, of its last attempt."""
     if number is None:
         return {}
-    return {trial.seed: (trial.result.curve, trial.metric) for trial in oc.ledger.trials(oc.tag, number)
-            if trial.result is not None and trial.result.curve and _counts(trial, pruned)}  # fmt: skip
+    trials = oc.ledger.trials(oc.tag, number)
+    last = max((trial.attempt for trial in trials), default=1)  # an earlier one may have stood on other code
+    return {
+        trial.seed: (trial.result.curve, trial.metric)
+        for trial in trials
+        if trial.attempt == last and trial.result is not None and trial.result.curve and _counts(trial, pruned)
+    }
 
 
 def _counts(trial: Trial, pruned: bool) -> bool:

@@ -8,7 +8,7 @@ from autoresearch.campaign.memo import render_memo
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import bring_forward
 from autoresearch.campaign.run import check_head
-from autoresearch.campaign.settle import incumbent_commit, plan_move, save_work, settle
+from autoresearch.campaign.settle import experiment_on_branch, incumbent_commit, plan_move, save_work, settle
 from autoresearch.errors import NeedsHumanError, NoCampaignError, RefusedError, StillRunningError
 from autoresearch.guard import in_scope
 from autoresearch.ledger import Experiment, State, Status
@@ -35,9 +35,10 @@ def revert(oc: OpenCampaign, to: int | None = None, *, dry_run: bool = False) ->
     """
     progress = bring_forward(oc)
     check_head(oc)
-    if progress.experiment is not None:
-        number = progress.experiment.number
-        if progress.experiment.state is State.RUNNING:
+    here = experiment_on_branch(oc) if to is None else progress.experiment
+    if here is not None:
+        number = here.number
+        if here.state is State.RUNNING:
             raise StillRunningError(
                 f"Experiment {number} is still running; its commit must stay where it is.",
                 hint="python scripts/status.py --wait 540",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from autoresearch.campaign.edit_check import check_sources
 from autoresearch.campaign.judging import MAX_INTERRUPTIONS
 from autoresearch.campaign.memory import resemblances
 from autoresearch.campaign.opened import OpenCampaign
@@ -21,7 +22,6 @@ from autoresearch.campaign.trials import (
 )
 from autoresearch.errors import NeedsHumanError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import (
-    check_edit,
     check_paths,
     data_drift,
     environment_drift,
@@ -49,6 +49,7 @@ class Request:
     simplification: bool = False
     arguments: Mapping[str, str] = field(default_factory=dict)  # added to the command
     environment: Mapping[str, str] = field(default_factory=dict)  # added to the environment
+    adopted: str = ""  # what it is taken over from, TAG/NUMBER
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,9 +72,9 @@ def submit(oc: OpenCampaign, request: Request, *, dry_run: bool = False) -> Subm
     if open_experiment is not None and open_experiment.state is State.RUNNING:
         raise StillRunningError(
             f"Experiment {open_experiment.number} ({one_line(open_experiment.description, 60)}) is still running.",
-            hint="python scripts/status.py --wait 540",
+            hint="Wait: python scripts/status.py --wait 540; or try this beside it: add --ahead to the command.",
         )
-    if open_experiment is not None and open_experiment.verdict != "failed":
+    if open_experiment is not None and (open_experiment.verdict != "failed" or open_experiment.is_ahead):
         raise RefusedError(
             f"Experiment {open_experiment.number} has its verdict ({open_experiment.verdict}) and waits to be logged.",
             hint="python scripts/log_result.py",
@@ -153,7 +154,7 @@ def _prepare_baseline(oc: OpenCampaign, request: Request) -> tuple[Experiment, l
     description = request.description if request.description and not waiting else default
     experiment = Experiment(
         tag=oc.tag, number=oc.ledger.next_number(oc.tag), epoch=epoch, description=description, family="baseline",
-        commit=base, parent=base, tree=oc.repo.tree_of(base), incumbent=None, options=_options(request, None),
+        commit=base, parent=base, tree=oc.repo.tree_of(base), incumbent=None, options=request_options(request, None),
     )  # fmt: skip
     return experiment, notes
 
@@ -166,11 +167,10 @@ def _prepare_edit(
     parent = incumbent_commit(oc)
     changes = oc.repo.changes(parent)
     notes = check_paths(changes, oc.config, tolerated=unchanged_own_files(oc), base=parent)
-    edited = [change for change in changes if in_scope(change.path, oc.config.edit)]
-    options = _options(request, incumbent)
+    paths = edited_paths(oc, changes)
+    options = request_options(request, incumbent)
     if measured:
-        notes += _check_sources(oc, parent, edited, options, incumbent)
-    paths = sorted({path for change in edited for path in (change.path, change.old_path) if path})
+        notes += check_sources(oc, paths, parent=parent, commit=None, options=options, beside=incumbent)
     description = request.description or _default_description(oc, parent, open_experiment)
     commit = _commit(oc, parent, paths, description)
     tree = oc.repo.tree_of(commit)
@@ -184,7 +184,7 @@ def _prepare_edit(
         experiment.state, experiment.verdict, experiment.judgement, experiment.reason = State.RUNNING, "", {}, ""
     else:
         if measured:
-            _refuse_tried(oc, tree, options)
+            refuse_tried(oc, tree, options)
         experiment = Experiment(
             tag=oc.tag, number=oc.ledger.next_number(oc.tag), epoch=oc.campaign.epoch, description=description,
             family=request.family, commit=commit, parent=parent, tree=tree,
@@ -196,7 +196,13 @@ def _prepare_edit(
     return experiment, notes
 
 
-def _options(request: Request, incumbent: Experiment | None) -> dict[str, Any]:
+def edited_paths(oc: OpenCampaign, changes: Sequence[Change]) -> list[str]:
+    """The files within ``edit`` that ``changes`` touch, those renamed away included."""
+    edited = [change for change in changes if in_scope(change.path, oc.config.edit)]
+    return sorted({path for change in edited for path in (change.path, change.old_path) if path})
+
+
+def request_options(request: Request, incumbent: Experiment | None) -> dict[str, Any]:
     """What the ledger keeps of a request; arguments and environment of the incumbent are inherited."""
     arguments = {} if incumbent is None else experiment_arguments(incumbent)
     environment = {} if incumbent is None else experiment_environment(incumbent)
@@ -206,6 +212,7 @@ def _options(request: Request, incumbent: Experiment | None) -> dict[str, Any]:
         "simplification": request.simplification,
         "arguments": {**arguments, **request.arguments},
         "environment": {**environment, **request.environment},
+        **({"adopted": request.adopted} if request.adopted else {}),
     }
 
 
@@ -215,41 +222,15 @@ def _default_description(oc: OpenCampaign, parent: str, open_experiment: Experim
     head = oc.repo.head().commit
     if head is not None and head != parent:
         return oc.repo.subject(head).removeprefix("experiment: ")
-    raise UsageError(
+    raise no_description()
+
+
+def no_description() -> UsageError:
+    return UsageError(
         "the experiment has no description; expected one sentence on the idea.",
         hint='python scripts/run_experiment.py -d "double the learning rate"',
         code="no_description",
     )
-
-
-def _check_sources(
-    oc: OpenCampaign, parent: str, edited: list[Change], options: dict[str, Any], incumbent: Experiment | None
-) -> list[str]:
-    before: dict[str, str] = {}
-    after: dict[str, str] = {}
-    for change in edited:
-        for path in filter(None, (change.path, change.old_path)):
-            old = oc.repo.text(parent, path)
-            if old is not None:
-                before[path] = old
-            file = oc.repo.project / path
-            if file.is_file():
-                after[path] = file.read_bytes().decode("utf-8", "surrogateescape")
-    base = oc.campaign.base_commit
-    files = oc.repo.files(base)
-    for path in files:  # unchanged edit files belong to the picture: a name may be imported from one
-        if in_scope(path, oc.config.edit) and path not in before and path not in after:
-            text = oc.repo.text(parent, path)
-            if text is not None:
-                before[path] = after[path] = text
-    protected = {
-        path: oc.repo.text(base, path) or ""
-        for path in files
-        if path.endswith(".py") and not in_scope(path, oc.config.edit)
-    }
-    inherited = {} if incumbent is None else incumbent.options
-    differs = any(options[key] != (inherited.get(key) or {}) for key in ("arguments", "environment"))
-    return check_edit(before, after, oc.config, protected_sources=protected, argument_changes=differs)
 
 
 def _commit(oc: OpenCampaign, parent: str, paths: list[str], description: str) -> str:
@@ -279,13 +260,19 @@ def _refuse_same_again(oc: OpenCampaign, experiment: Experiment, tree: str) -> N
     )
 
 
-def _refuse_tried(oc: OpenCampaign, tree: str, options: dict[str, Any]) -> None:
+def refuse_tried(oc: OpenCampaign, tree: str, options: dict[str, Any]) -> None:
     """The same files, arguments and environment were tried before: say which experiment and how it ended."""
     earlier = oc.ledger.experiment_with_tree(oc.tag, tree, epoch=oc.campaign.epoch)
     if earlier is None:
         return
     if any(options[key] != (earlier.options.get(key) or {}) for key in ("arguments", "environment")):
         return
+    if earlier.status is None:
+        raise RefusedError(
+            f"These files are being tried: experiment {earlier.number} ({one_line(earlier.description, 80)}) is open.",
+            hint="python scripts/status.py",
+            code="tried_already",
+        )
     runs = completed(oc.ledger.trials(oc.tag, earlier.number))
     if earlier.verdict == "inconclusive" and (options["seeds"] or 0) > len(runs):
         return

@@ -15,6 +15,7 @@ from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.errors import NeedsHumanError
 from autoresearch.guard import in_scope
 from autoresearch.ledger import Experiment
+from autoresearch.merge import merge_texts
 
 
 def plan_move(oc: OpenCampaign, *, source: str, target: str, discarded: dict[int, str], keep: int | None) -> None:
@@ -84,6 +85,11 @@ def move_to_experiment(oc: OpenCampaign, experiment: Experiment) -> None:
     if oc.repo.head().branch == oc.branch:
         before = {experiment.parent, tip or experiment.parent}
         oc.repo.unstage([path for old in before for path in oc.repo.changed_paths(old, experiment.commit)])
+    hold_at_ref(oc, experiment)
+
+
+def hold_at_ref(oc: OpenCampaign, experiment: Experiment) -> None:
+    """Keep the commit of the experiment's attempt from being pruned, whatever becomes of branches."""
     oc.repo.set_ref(_attempt_ref(oc, experiment, experiment.attempt), experiment.commit)
 
 
@@ -114,12 +120,12 @@ def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:
         if mine == old or mine is None:
             plain.append(path)
             continue
-        merged = None if old is None or new is None else oc.repo.merge_texts(mine, old, new)
+        merged = None if old is None or new is None else merge_texts(mine, old, new)
         if merged is None:
             conflicts.append(path)
         elif merged != mine:
             (oc.repo.project / path).write_bytes(merged.encode("utf-8", "surrogateescape"))
-            told.append(f"{path} keeps your newer edit, without the discarded change")
+            told.append(f"{path} keeps your newer edit, on the code of {target[:7]}")
     if conflicts:
         ref = save_work(oc, source, conflicts)
         told.append(f"your newer edit of {', '.join(conflicts)} is saved: git restore --source={ref} -- {conflicts[0]}")
@@ -159,9 +165,10 @@ def check_tip(oc: OpenCampaign) -> list[str]:
     Moved back (``git reset --hard``): it returns to the recorded commit, which no reset can lose.
     Moved on (the agent committed itself): left for run_experiment.py. Anything else needs a human.
     """
+    for experiment in oc.ledger.open_experiments(oc.tag):
+        if experiment.is_ahead:
+            hold_at_ref(oc, experiment)
     expected = recorded_tip(oc)
-    if expected is None:
-        return []
     if told := _finish_submission(oc):
         return told
     tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
@@ -186,7 +193,7 @@ def check_tip(oc: OpenCampaign) -> list[str]:
 
 def _finish_submission(oc: OpenCampaign) -> list[str]:
     """Move the branch to the open experiment if the command that recorded it was killed before it did."""
-    experiment = oc.ledger.open_experiment(oc.tag)
+    experiment = experiment_on_branch(oc)
     if experiment is None or oc.repo.commit_of(_attempt_ref(oc, experiment, experiment.attempt)):
         return []
     tip = oc.repo.commit_of(f"refs/heads/{oc.branch}")
@@ -208,12 +215,15 @@ def _diverged(oc: OpenCampaign, tip: str, expected: str) -> NeedsHumanError:
     )
 
 
-def recorded_tip(oc: OpenCampaign) -> str | None:
-    """The commit at which the campaign's branch has to stand: the open experiment's, else the incumbent's."""
-    open_experiment = oc.ledger.open_experiment(oc.tag)
-    if open_experiment is not None:
-        return open_experiment.commit
-    return incumbent_commit(oc)
+def recorded_tip(oc: OpenCampaign) -> str:
+    """The commit at which the campaign's branch has to stand: that of the experiment on it, else the incumbent's."""
+    experiment = experiment_on_branch(oc)
+    return incumbent_commit(oc) if experiment is None else experiment.commit
+
+
+def experiment_on_branch(oc: OpenCampaign) -> Experiment | None:
+    """The open experiment whose commit the branch stands on; others are ahead, and lie at refs."""
+    return next((each for each in oc.ledger.open_experiments(oc.tag) if not each.is_ahead), None)
 
 
 def incumbent_commit(oc: OpenCampaign) -> str:

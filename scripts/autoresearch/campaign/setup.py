@@ -66,7 +66,7 @@ def set_up(request: Request, today: date) -> SetUp:
         data = {} if plan is None else _fingerprint(plan.made.data, repo.project, prepare=request.prepare)
         with Ledger(repo.state_dir, create=True) as ledger:
             if plan is not None:
-                campaign = _record(plan, repo, ledger, data, agents_md=request.agents_md)
+                campaign = _record(plan, repo, ledger, data, request)
             assert campaign is not None
             return finish(repo, ledger, campaign)
 
@@ -128,27 +128,27 @@ def _run(command: str, folder: Path) -> None:
         )
 
 
-def _record(plan: Plan, repo: Repo, ledger: Ledger, data: dict[str, Any], *, agents_md: bool) -> Campaign:
+def _record(plan: Plan, repo: Repo, ledger: Ledger, data: dict[str, Any], request: Request) -> Campaign:
     """Make the base commit and write the campaign's row; from here on a second run completes the set-up."""
     config = plan.made.config
     campaign = Campaign(
         tag=plan.tag, branch=plan.branch, base_commit="", project=str(repo.project),
-        epoch=2 if plan.adopted else 1, config=config.to_dict(),
+        epoch=2 if plan.adopted else 1, config=config.to_dict(), setup={"team": request.team},
     )  # fmt: skip
     paths = [CONFIG_FILE, *plan.starter]
     if config_text(repo.project / CONFIG_FILE) != plan.made.text:
         replace_text(repo.project / CONFIG_FILE, plan.made.text)
-    memos = memo_files(repo.project, plan.project.files, agents_md=agents_md)
+    memos = memo_files(repo.project, plan.project.files, agents_md=request.agents_md)
     paths += write_tracked(campaign, config, repo.project, memos)
     commit = repo.commit_paths(plan.head_commit, paths, f"autoresearch: set up campaign {plan.tag}")
     same = repo.root_tree(commit) == repo.root_tree(plan.head_commit)
     campaign.base_commit = plan.head_commit if same else commit
-    campaign.setup = {
+    campaign.setup |= {
         "complete": False,
         "from_branch": plan.head_branch,
         "from_commit": plan.head_commit,
         "adopted_tip": plan.adopted_tip,
-        "agents_md": agents_md,
+        "agents_md": request.agents_md,
         "own_files": own_files(plan.work_tree, config, repo.project),
         "data": data,
         "findings": [asdict(finding) for finding in plan.made.findings],

@@ -41,6 +41,7 @@ class Request:
     import_file: Path | None = None
     agents_md: bool = False
     dry_run: bool = False
+    team: str = ""  # the session whose agents work side by side, each on a campaign of its own
 
 
 @dataclass(kw_only=True)

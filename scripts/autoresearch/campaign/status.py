@@ -10,16 +10,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from autoresearch.campaign.decide import last_push
+from autoresearch.campaign.decide import last_push, next_to_log
 from autoresearch.campaign.memory import Family, Lesson, Memory, near_misses, remember
 from autoresearch.campaign.notices import STUCK_AFTER
 from autoresearch.campaign.opened import OpenCampaign
+from autoresearch.campaign.others import Other, others
 from autoresearch.campaign.progress import Progress
+from autoresearch.campaign.rebase import awaited
 from autoresearch.executors.base import read_json
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
 from autoresearch.trial import LIVE_FILE, LOG_FILE, STARTED_FILE, WAITS_FOR
 from autoresearch.verdict.keep_rule import KeepRule
 
+OPEN_BESIDE_RUNNING = 2  # experiments that may wait, or wait to be logged, beside as many as may run at once
 OTHER_FAMILY_AFTER = 16
 RADICAL_AFTER = 24
 TAIL_BYTES = 8192
@@ -50,11 +53,14 @@ class Status:
     baseline: dict[str, Any] | None
     incumbent: dict[str, Any] | None
     noise: dict[str, Any] | None
-    experiment: dict[str, Any] | None  # the open one
+    experiment: dict[str, Any] | None  # the open one; of several the one to be logged, else the first
     running: dict[str, Any] | None  # its trial, or a re-test of the incumbent
+    opened: list[dict[str, Any]]  # every open experiment, with its "standing"
+    trials: list[dict[str, Any]]  # every trial under way
     history: list[dict[str, Any]]
     near_misses: list[Lesson]  # worth a second look; only after STUCK_AFTER misses in a row
     memory: Memory
+    others: list[Other]  # the campaigns of the other agents of the session
     events: list[str]
     repaired: list[str]
     warnings: list[str]
@@ -64,7 +70,7 @@ class Status:
 
 def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status:
     """Describe the campaign as ``progress`` left it; ``history`` is the number of last experiments."""
-    experiment = progress.experiment
+    experiment = next_to_log(progress.opened) or progress.experiment
     incumbent = oc.ledger.incumbent(oc.tag)
     if incumbent is not None and incumbent.epoch != oc.campaign.epoch:
         incumbent = None
@@ -72,6 +78,7 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
     rule = None if oc.campaign.rule is None else KeepRule.from_json(oc.campaign.rule)
     misses = oc.ledger.misses_in_a_row(oc.tag)
     memory = remember(oc.ledger, oc.repo, oc.tag)
+    trials = [describe_running(trial, oc.config.budget_s) for trial in progress.trials]
     disturbed = _disturbed(oc, experiment)
     warnings = [text for text in (last_push(oc), _wrong_branch(oc), _deterministic(oc, rule), disturbed) if text]
     return Status(
@@ -89,17 +96,20 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
         incumbent=None if incumbent is None else describe(oc, incumbent),
         noise=None if rule is None else noise(rule),
         experiment=None if experiment is None else describe(oc, experiment),
-        running=None if progress.running is None else describe_running(progress.running, oc.config.budget_s),
+        running=next(iter(trials), None),
+        opened=[{**describe(oc, each, trials=False), "standing": standing(each, progress)} for each in progress.opened],
+        trials=trials,
         history=[
             describe(oc, each, trials=False)
             for each in (oc.ledger.experiments(oc.tag, last=history) if history else [])
         ],
         near_misses=near_misses(oc.ledger, oc.campaign) if misses >= STUCK_AFTER else [],
         memory=memory,
+        others=others(oc.ledger, oc.campaign),
         events=[f"{event.at} {event.kind}: {event.text}" for event in oc.ledger.events(oc.tag, last=5)],
         repaired=progress.repaired,
         warnings=warnings,
-        next=next_step(oc, experiment, progress.running, incumbent, misses, families=memory.families),
+        next=next_step(oc, experiment, progress, incumbent, misses, families=memory.families),
         log_tail=failed_log_tail(oc, experiment),
     )
 
@@ -163,6 +173,7 @@ def describe(oc: OpenCampaign, experiment: Experiment, *, trials: bool = True) -
         "metric": experiment.metric,
         "attempt": experiment.attempt,
         "incumbent": experiment.incumbent,
+        "rebased_from": (experiment.options.get("ahead") or {}).get("rebased_from"),
         "lines_added": experiment.lines_added,
         "lines_deleted": experiment.lines_deleted,
         "judgement": experiment.judgement,
@@ -232,19 +243,16 @@ def failed_log_tail(oc: OpenCampaign, experiment: Experiment | None) -> str:
 def next_step(
     oc: OpenCampaign,
     experiment: Experiment | None,
-    running: Trial | None,
+    progress: Progress,
     incumbent: Experiment | None,
     misses: int,
     *,
     families: Sequence[Family],
 ) -> Next:
     """What to do now, derived from the state alone."""
-    if experiment is not None and experiment.state is State.RUNNING:
-        wait_s = min(540, max(1, math.ceil(oc.config.limit_s)))
-        waits = running is not None and read_json(Path(running.directory) / LIVE_FILE).get(WAITS_FOR)
-        text = "a trial waits for its slot on this machine; wait for it" if waits else "a trial is running; wait for it"
-        return Next(text=text, command=f"python scripts/status.py --wait {wait_s}")
-    if experiment is not None and experiment.verdict == "failed":
+    if experiment is not None and next_to_log(progress.opened) is None:
+        return _wait(oc, experiment, progress)
+    if experiment is not None and experiment.verdict == "failed" and not experiment.is_ahead:
         what = "the baseline" if experiment.is_baseline else f"experiment {experiment.number}"
         return Next(
             text=f"{what} failed: mend an easy mistake and run again (same experiment), or give it up with "
@@ -264,6 +272,37 @@ def next_step(
     if misses >= STUCK_AFTER:
         text = f"{misses} misses in a row: {_way_out(misses, families)}; edit {edit}, and run it"
     return Next(text=text, command='python scripts/run_experiment.py -d "the idea in a sentence"')
+
+
+def _wait(oc: OpenCampaign, experiment: Experiment, progress: Progress) -> Next:
+    """Nothing can be logged; ``experiment`` is the first open one."""
+    wait_s = min(540, max(1, math.ceil(oc.config.limit_s)))
+    running = progress.running
+    waits = running is not None and read_json(Path(running.directory) / LIVE_FILE).get(WAITS_FOR)
+    text = "a trial waits for its slot on this machine; wait for it" if waits else "a trial is running; wait for it"
+    if not experiment.is_baseline and has_room(oc, progress.opened):
+        text += ", or submit the next idea meanwhile (run_experiment.py --ahead)"
+    return Next(text=text, command=f"python scripts/status.py --wait {wait_s}")
+
+
+def has_room(oc: OpenCampaign, opened: Sequence[Experiment]) -> bool:
+    """Whether one more experiment may be submitted ahead."""
+    beside = oc.config.isolation != "inplace"
+    return beside and len(opened) < oc.config.executor.parallel + OPEN_BESIDE_RUNNING
+
+
+def standing(experiment: Experiment, progress: Progress) -> str:
+    """What an open experiment is at, or waits for."""
+    base = awaited(experiment, progress.opened)
+    if experiment.state is State.JUDGED:
+        first = progress.opened[0]
+        blocked = experiment is not first and next_to_log([first, experiment]) is not experiment
+        return f"{experiment.verdict}, kept once experiment {first.number} is decided" if blocked else "to be logged"
+    if any(trial.number == experiment.number and trial.purpose in DECIDING for trial in progress.trials):
+        return "running"
+    if base is not None:
+        return f"waits for experiment {base.number}, which it is built on"
+    return "waits for a slot"
 
 
 def _way_out(misses: int, families: Sequence[Family]) -> str:

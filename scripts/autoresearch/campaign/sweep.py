@@ -12,8 +12,9 @@ from pathlib import Path
 from autoresearch.campaign.climb import climb, earlier_points, tuned
 from autoresearch.campaign.decide import log_result
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
-from autoresearch.campaign.points import Axis, Point, Tpe, describe, grid, parse_description, random_points
+from autoresearch.campaign.points import Axis, Point, describe, grid, parse_description, random_points
 from autoresearch.campaign.progress import bring_forward, refresh, repair, wait_for_trial
+from autoresearch.campaign.rebase import follow_incumbent
 from autoresearch.campaign.run import Request, check_head, submit
 from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.sweep_point import (
@@ -21,14 +22,16 @@ from autoresearch.campaign.sweep_point import (
     INTERRUPTED,
     Listener,
     PointResult,
+    begin_point,
     clear_work_tree,
+    decide_next,
     homes_of,
     is_point,
     refuse_edits,
     refuse_foreign,
-    try_point,
     values_of,
 )
+from autoresearch.campaign.tpe import Tpe
 from autoresearch.campaign.trials import cancel_trials
 from autoresearch.errors import RefusedError
 from autoresearch.ledger import Experiment, State, completed
@@ -113,7 +116,10 @@ def _visit(project: Path, tag: str, plan: Plan, listener: Listener) -> Iterator[
     """The points of a given space."""
     assert plan.max_trials is not None, "only a climb has no end"
     metrics: dict[Point, float | None] = {}
+    flying: dict[int, Point] = {}  # by experiment
     tpe = None
+    with open_campaign(project, tag) as oc:
+        at_once = oc.config.executor.parallel
     if plan.sampler == "tpe":
         with open_campaign(project, tag) as oc:
             earlier = _history(oc, plan.axes)
@@ -123,15 +129,37 @@ def _visit(project: Path, tag: str, plan: Plan, listener: Listener) -> Iterator[
             tpe.tell(point, experiment.metric)
             values, description = values_of(plan.axes, point), describe(plan.axes, point)
             yield PointResult.of(values, description, experiment, skipped="tried already")
+
+    def know(point: Point, metric: float | None) -> None:
+        metrics[point] = metric
+        if tpe is not None:
+            tpe.tell(point, metric)
+
+    def land() -> PointResult:
+        """The next point of those under way that is decided."""
+        experiment = decide_next(project, tag, listener)
+        point = flying.pop(experiment.number)
+        know(point, experiment.metric)
+        return PointResult.of(values_of(plan.axes, point), describe(plan.axes, point), experiment)
+
     for point in islice(_points(plan, tpe), DRAWS_PER_POINT * plan.max_trials):
-        if len(metrics) >= plan.max_trials:
-            return
-        if point not in metrics:
-            result = try_point(project, tag, plan.axes, point, listener)
-            metrics[point] = result.metric
-            yield result
-        if tpe is not None:  # also where it asks again, or it would ask for the same point for ever
-            tpe.tell(point, metrics[point])
+        if len(metrics) + len(flying) >= plan.max_trials:
+            break
+        if point in metrics:  # told again, or the sampler would ask for it for ever
+            know(point, metrics[point])
+            continue
+        if point not in flying.values():
+            begun = begin_point(project, tag, plan.axes, point, listener)
+            if isinstance(begun, PointResult):
+                know(point, begun.metric)
+                yield begun
+                continue
+            flying[begun] = point
+            if len(flying) < at_once:
+                continue
+        yield land()
+    while flying:
+        yield land()
 
 
 def _points(plan: Plan, tpe: Tpe | None) -> Iterator[Point]:
@@ -160,18 +188,17 @@ def _history(oc: OpenCampaign, axes: Sequence[Axis]) -> dict[Point, Experiment]:
 
 
 def _finish(project: Path, tag: str, listener: Listener) -> None:
-    """Bring an open experiment of a killed sweep to its decision."""
-    with open_campaign(project, tag) as oc:
-        experiment = bring_forward(oc).experiment
-    if experiment is None:
-        return
-    wait_for_trial(project, tag, math.inf, number=experiment.number, on_tick=listener.tick)
-    if experiment.is_baseline:
-        _require_baseline(project, tag)
-        return
-    with open_campaign(project, tag) as oc:
-        bring_forward(oc)
-        log_result(oc, "auto")
+    """Bring what a killed sweep left open to its decision."""
+    while True:
+        with open_campaign(project, tag) as oc:
+            experiment = bring_forward(oc).experiment
+        if experiment is None:
+            return
+        if experiment.is_baseline:
+            wait_for_trial(project, tag, math.inf, number=experiment.number, on_tick=listener.tick)
+            _require_baseline(project, tag)
+        else:
+            decide_next(project, tag, listener)
 
 
 def _require_baseline(project: Path, tag: str) -> None:
@@ -186,7 +213,7 @@ def _require_baseline(project: Path, tag: str) -> None:
 
 
 def _leave_clean(project: Path, tag: str) -> None:
-    """End what runs, decide the open experiment, put the incumbent's files back; a second Ctrl-C waits for it.
+    """End what runs, decide what is open, put the incumbent's files back; a second Ctrl-C waits for it.
 
     An unfinished baseline stays open, with nothing running: the next command measures on.
     """
@@ -195,14 +222,14 @@ def _leave_clean(project: Path, tag: str) -> None:
         with open_campaign(project, tag) as oc:
             repair(oc)
             cancel_trials(oc)
-            experiment = oc.ledger.open_experiment(tag)
-            if experiment is None:
+            while opened := [each for each in oc.ledger.open_experiments(tag) if not each.is_baseline]:
+                for experiment in opened:
+                    if experiment.state is State.RUNNING:
+                        _call_off(oc, experiment)
+                log_result(oc, "auto", retest=False)
+                follow_incumbent(oc)
+            if oc.ledger.open_experiment(tag) is None:
                 clear_work_tree(oc)
-            elif not experiment.is_baseline:
-                if experiment.state is State.RUNNING:
-                    _call_off(oc, experiment)
-                log_result(oc, "auto")
-                cancel_trials(oc)  # a re-test that became due with the decision
             refresh(oc)
     finally:
         for number, handler in handlers.items():

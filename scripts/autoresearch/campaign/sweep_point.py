@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from autoresearch.campaign.ahead import submit_constants
 from autoresearch.campaign.decide import log_result
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
-from autoresearch.campaign.points import SWEEP, Axis, Kind, Point, describe, locate, replace
+from autoresearch.campaign.points import SWEEP, Axis, Kind, Point, describe, locate
 from autoresearch.campaign.progress import bring_forward, wait_for_trial
+from autoresearch.campaign.rebase import texts_with
 from autoresearch.campaign.run import Request, submit
-from autoresearch.campaign.settle import incumbent_commit
+from autoresearch.campaign.settle import incumbent_commit, recorded_tip
 from autoresearch.campaign.trials import experiment_arguments, experiment_environment
 from autoresearch.errors import AutoresearchError, RefusedError
 from autoresearch.guard import in_scope
@@ -65,6 +67,19 @@ def try_point(
 
     Its experiment is described as ``by``'s, see ``describe``.
     """
+    begun = begin_point(project, tag, axes, point, listener, by=by)
+    if isinstance(begun, PointResult):
+        return begun
+    return PointResult.of(values_of(axes, point), describe(axes, point, by), decide_next(project, tag, listener))
+
+
+def begin_point(
+    project: Path, tag: str, axes: Sequence[Axis], point: Point, listener: Listener, *, by: str = SWEEP
+) -> PointResult | int:
+    """Submit one point; the number of its experiment, or why it has none.
+
+    Where several trials may run at once it is submitted ahead, and more points may be open beside it.
+    """
     description, values = describe(axes, point, by), values_of(axes, point)
     with open_campaign(project, tag) as oc:
         bring_forward(oc)
@@ -84,21 +99,31 @@ def try_point(
         request = Request(
             description=description, family=FAMILY, seeds=seeds, arguments=arguments, environment=environment
         )
-        _write(oc, texts)
         try:
-            number = submit(oc, request).experiment.number
-        except AutoresearchError as error:
-            oc.repo.restore(incumbent_commit(oc), list(texts))
-            if isinstance(error, RefusedError) and error.code in ("no_change", "tried_already"):
+            return _submit(oc, request, _constants(oc, axes, point))
+        except RefusedError as error:
+            if error.code in ("no_change", "tried_already"):
                 return PointResult(values=values, description=description, skipped=error.message)
             raise
-    wait_for_trial(project, tag, math.inf, number=number, on_tick=listener.tick)
+
+
+def _submit(oc: OpenCampaign, request: Request, constants: Mapping[str, Mapping[str, str]]) -> int:
+    if oc.config.executor.parallel > 1:
+        return submit_constants(oc, request, constants).experiment.number
+    _write(oc, texts_with(oc, incumbent_commit(oc), constants))
+    try:
+        return submit(oc, request).experiment.number
+    except AutoresearchError:
+        oc.repo.restore(incumbent_commit(oc), list(constants))
+        raise
+
+
+def decide_next(project: Path, tag: str, listener: Listener) -> Experiment:
+    """Wait until one of the open experiments can be decided, and decide it."""
+    wait_for_trial(project, tag, math.inf, on_tick=listener.tick)
     with open_campaign(project, tag) as oc:
         bring_forward(oc)
-        log_result(oc, "auto")
-        decided = oc.ledger.experiment(tag, number)
-        assert decided is not None, "an experiment is never deleted"
-        return PointResult.of(values, description, decided)
+        return log_result(oc, "auto").experiment
 
 
 # ---- what a point is in files, arguments and environment
@@ -128,12 +153,14 @@ def homes_of(oc: OpenCampaign, axes: Sequence[Axis]) -> dict[str, str]:
 
 def _texts(oc: OpenCampaign, axes: Sequence[Axis], point: Point) -> dict[str, str]:
     """The files of the incumbent that define swept constants, with the point's values in them."""
+    return texts_with(oc, incumbent_commit(oc), _constants(oc, axes, point))
+
+
+def _constants(oc: OpenCampaign, axes: Sequence[Axis], point: Point) -> dict[str, dict[str, str]]:
+    """The point's values of swept constants by the file that defines them in the incumbent."""
     homes, values = homes_of(oc, axes), _options(axes, point, Kind.SET)
-    commit = incumbent_commit(oc)
-    return {
-        path: replace(oc.repo.text(commit, path) or "", {name: values[name] for name in values if homes[name] == path})
-        for path in sorted(set(homes.values()))
-    }
+    files = sorted(set(homes.values()))
+    return {path: {name: values[name] for name in values if homes[name] == path} for path in files}
 
 
 def _earlier(oc: OpenCampaign, axes: Sequence[Axis], point: Point, description: str) -> Experiment | None:
@@ -194,14 +221,14 @@ def _own_edits(oc: OpenCampaign, paths: Sequence[str]) -> set[str]:
 
 def refuse_foreign(oc: OpenCampaign) -> None:
     """Refuse where the user's or an agent's work is under way: their edit, their open experiment."""
-    experiment = oc.ledger.open_experiment(oc.tag)
-    if experiment is not None and experiment.family != FAMILY and not experiment.is_baseline:
-        raise RefusedError(
-            f"Experiment {experiment.number} ({experiment.description}) is open.",
-            hint="python scripts/status.py --wait 540, then python scripts/log_result.py",
-            code="not_logged",
-        )
-    refuse_edits(oc, incumbent_commit(oc) if experiment is None else experiment.commit)
+    for experiment in oc.ledger.open_experiments(oc.tag):
+        if experiment.family != FAMILY and not experiment.is_baseline:
+            raise RefusedError(
+                f"Experiment {experiment.number} ({experiment.description}) is open.",
+                hint="python scripts/status.py --wait 540, then python scripts/log_result.py",
+                code="not_logged",
+            )
+    refuse_edits(oc, recorded_tip(oc))
 
 
 def _edited(oc: OpenCampaign, commit: str) -> list[str]:

@@ -7,23 +7,28 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.pruning import prune_limits
 from autoresearch.config import Config, default_pattern
 from autoresearch.executors import State, executor_for
+from autoresearch.executors.base import read_json
 from autoresearch.guard import in_scope
 from autoresearch.ledger import Experiment, Purpose, Trial, completed
-from autoresearch.trial import Outcome, TrialResult, TrialSpec
+from autoresearch.trial import SPEC_FILE, Outcome, TrialResult, TrialSpec
 
 # What belongs to the agent's client, to git or to our own commands is no business of training code.
 _NOT_FOR_TRIALS = re.compile(
     r"(ANTHROPIC|CLAUDE|CODEX|GEMINI|OPENCODE|GIT|TMUX|AUTORESEARCH)(_|$)|CLAUDECODE|VIRTUAL_ENV_PROMPT"
 )
 PEAK_MEMORY = "peak_vram_mb"  # what karpathy's train.py prints; MiB in spite of its name
+# How an engine that has several kinds of devices is told which one, by `executor.kind`.
+_PINNED_BY = {"slurm": "executor.gres or executor.constraint", "ray": "executor.accelerator_type"}
+_DEVICE_DEPENDENT = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.TIMED_OUT)
 _EVALUATE_LIMIT_FACTOR = 1.0  # an evaluation may take as long as the trial's own limit
 
 
@@ -163,15 +168,16 @@ def prepare_checkout(oc: OpenCampaign, experiment: Experiment) -> Path:
     """
     if oc.config.isolation == "inplace":
         return oc.repo.project
-    # One path for all trials: compile caches that know their sources by path stay warm.
-    checkout = oc.checkouts_folder / "0"
-    remove_checkout(oc)
+    # The same few paths for all trials: compile caches that know their sources by path stay warm.
+    taken = _checkouts_in_use(oc)
+    checkout = next(place for number in count() if (place := oc.checkouts_folder / str(number)) not in taken)
+    shutil.rmtree(checkout, ignore_errors=True)
     base = oc.campaign.base_commit
     oc.repo.export(experiment.commit, base, _edited_paths(oc, base, experiment.commit), checkout)
     folder = checkout / oc.repo.prefix
     folder.mkdir(parents=True, exist_ok=True)
     for path in (*oc.config.link, *oc.repo.submodules(base)):
-        _link(oc.repo.project / path, folder / path)
+        link_path(oc.repo.project / path, folder / path)
     return folder
 
 
@@ -180,7 +186,8 @@ def _edited_paths(oc: OpenCampaign, base: str, commit: str) -> list[str]:
     return sorted(path for path in files if in_scope(path, oc.config.edit))
 
 
-def _link(target: Path, link: Path) -> None:
+def link_path(target: Path, link: Path) -> None:
+    """Make ``link`` a symbolic link to ``target``, if that exists and nothing is in the way."""
     if not target.exists():
         return
     if link.is_dir() and not link.is_symlink() and not any(link.iterdir()):
@@ -190,9 +197,19 @@ def _link(target: Path, link: Path) -> None:
         link.symlink_to(target, target_is_directory=target.is_dir())
 
 
-def remove_checkout(oc: OpenCampaign) -> None:
-    """Delete the last trial's checkout; links in it are removed, not followed."""
-    shutil.rmtree(oc.checkouts_folder / "0", ignore_errors=True)
+def remove_checkouts(oc: OpenCampaign) -> None:
+    """Delete the checkouts of ended trials; links in them are removed, not followed."""
+    if oc.checkouts_folder.is_dir():
+        for checkout in set(oc.checkouts_folder.iterdir()) - _checkouts_in_use(oc):
+            shutil.rmtree(checkout, ignore_errors=True)
+
+
+def _checkouts_in_use(oc: OpenCampaign) -> set[Path]:
+    """The checkouts that the trials under way run in."""
+    specs = (read_json(Path(trial.directory) / SPEC_FILE) for trial in oc.ledger.open_trials(oc.tag))
+    places = [Path(spec["cwd"]) for spec in specs if "cwd" in spec]
+    inside = [place.relative_to(oc.checkouts_folder) for place in places if oc.checkouts_folder in place.parents]
+    return {oc.checkouts_folder / place.parts[0] for place in inside}
 
 
 def collect_trials(oc: OpenCampaign) -> list[Trial]:
@@ -227,29 +244,37 @@ def collect_trials(oc: OpenCampaign) -> list[Trial]:
 def comparable(oc: OpenCampaign, trial: Trial, result: TrialResult) -> TrialResult:
     """``result``, or ``interrupted`` in its place if an engine gave the trial another device than the baseline's.
 
-    A budget of time buys a different number of steps there, so the metric says nothing about the idea.
+    A budget of time buys a different number of steps there, and the memory is another, so neither the metric nor
+    such an end says anything about the idea.
     """
-    if oc.config.executor.kind == "local" or result.outcome is not Outcome.COMPLETED:
+    depends_on_device = result.outcome in _DEVICE_DEPENDENT or result.cause == "oom_gpu"
+    if oc.config.executor.kind not in _PINNED_BY or not depends_on_device:
         return result
     baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
     first = [] if baseline is None else oc.ledger.trials(oc.tag, baseline.number)
     device = next((each.result.device for each in first if each.result and completed([each])), result.device)
     if device == result.device:
         return result
-    reason = f"it ran on {result.device}, the baseline on {device}: pin one kind, with executor.gres or .constraint"
+    pin = _PINNED_BY[oc.config.executor.kind]
+    reason = f"it ran on {result.device}, the baseline on {device}: pin one kind, with {pin}"
     oc.tell("other_device", f"trial {trial.id}: {reason}")
     return replace(result, outcome=Outcome.INTERRUPTED, cause="other_device", reason=reason, metric=None)
 
 
 def cancel_trials(oc: OpenCampaign) -> None:
     """End every trial under way and take its ``interrupted`` result in."""
+    end_trials(oc, oc.ledger.open_trials(oc.tag))
+    collect_trials(oc)
+
+
+def end_trials(oc: OpenCampaign, trials: Sequence[Trial]) -> None:
+    """End ``trials``; each has a result then, which waits to be taken in."""
     executor = executor_for(oc.config.executor)
-    for trial in oc.ledger.open_trials(oc.tag):
+    for trial in trials:
         if trial.handle:
             executor.cancel(trial.handle)
         else:
             executor.conclude(trial.id, Path(trial.directory))
-    collect_trials(oc)
 
 
 def failed(result: TrialResult) -> bool:

@@ -81,7 +81,7 @@ class Experiment:
     verdict: str = ""
     judgement: dict[str, Any] = field(default_factory=dict)
     attempt: int = 1
-    options: dict[str, Any] = field(default_factory=dict)  # seeds, prune, simplification, arguments, environment
+    options: dict[str, Any] = field(default_factory=dict)  # seeds, prune, simplification, arguments, environment, ahead
     lines_added: int = 0
     lines_deleted: int = 0
     metric: float | None = None  # mean over its completed trials
@@ -96,6 +96,11 @@ class Experiment:
     @property
     def is_baseline(self) -> bool:
         return self.incumbent is None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it was submitted off the branch, beside others: only a keep brings it there."""
+        return bool(self.options.get("ahead"))
 
     @property
     def shown_description(self) -> str:

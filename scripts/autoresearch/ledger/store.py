@@ -196,8 +196,12 @@ class Ledger:
         return self._experiments(where, values)
 
     def open_experiment(self, tag: str) -> Experiment | None:
-        """The experiment that is not decided yet; at most one exists."""
+        """The experiment that is not decided yet; of several the lowest numbered."""
         return self._first("tag = ? AND state IN ('running', 'judged')", (tag,))
+
+    def open_experiments(self, tag: str) -> list[Experiment]:
+        """The experiments that are not decided yet, by number; at most one of them is not ``is_ahead``."""
+        return self._experiments("tag = ? AND state IN ('running', 'judged')", (tag,))
 
     def incumbent(self, tag: str) -> Experiment | None:
         """The experiment that the branch tip stands on: the last one kept and not undone."""

@@ -120,7 +120,7 @@ class Observer:
         running = next(iter(ledger.open_trials(tag)), None)
         best = ledger.incumbent(tag)
         last = ledger.experiments(tag, last=DECISIONS)
-        experiment = next((each for each in last if each.state is not State.DECIDED), None)
+        experiment = _shown_of(ledger.open_experiments(tag), running)
         level, se, gain = _belief(campaign)
         return Glance(
             tag=tag,
@@ -237,6 +237,12 @@ class LossTrace:
 
 
 # ---- pieces
+
+
+def _shown_of(opened: Sequence[Experiment], running: Trial | None) -> Experiment | None:
+    """Of the open experiments the one whose trial runs, else the first."""
+    mine = (each for each in opened if running is not None and each.number == running.number)
+    return next(mine, next(iter(opened), None))
 
 
 def _state(experiment: Experiment | None) -> str:

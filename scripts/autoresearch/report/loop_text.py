@@ -10,6 +10,7 @@ from autoresearch.campaign.status import Status
 from autoresearch.output import fenced, one_line
 from autoresearch.report.format import duration, number
 from autoresearch.report.memory_text import memory_lines, near_miss_lines
+from autoresearch.report.others_text import other_lines
 
 DESCRIPTION_WIDTH = 70
 
@@ -29,12 +30,13 @@ def render_status(status: Status) -> str:
         lines.append("last experiments:")
         lines += [_history_line(each) for each in status.history]
     lines += memory_lines(status.memory)
+    lines += other_lines(status.others)
     if status.incumbent is not None:
         lines += near_miss_lines(status.near_misses, status.incumbent["commit"])
     if status.experiment is not None:
         lines += experiment_lines(status.experiment, status.metric)
-    if status.running is not None:
-        lines.append(running_line(status.running))
+    lines += open_lines(status.opened)
+    lines += [running_line(each) for each in status.trials]
     if status.log_tail:
         lines.append(fenced(status.log_tail))
     lines += [f"repaired: {text}" for text in status.repaired]
@@ -83,6 +85,8 @@ def _history_line(each: dict[str, Any]) -> str:
 def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
     """The open or just decided experiment with its trials and verdict."""
     attempt = f", attempt {experiment['attempt']}" if experiment["attempt"] > 1 else ""
+    if experiment["rebased_from"] is not None:
+        attempt += f", moved from experiment {experiment['rebased_from']} to {experiment['incumbent']}"
     lines = [
         f"experiment {experiment['number']}{attempt}: {one_line(experiment['description'], 200)} "
         f"(commit {experiment['commit']}, +{experiment['lines_added']} -{experiment['lines_deleted']} lines)"
@@ -97,6 +101,18 @@ def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
         reason = one_line(experiment["reason"], 400).removeprefix(f"{experiment['verdict']}: ")
         lines.append(f"verdict: {experiment['verdict']}: {reason}")
     return lines
+
+
+def open_lines(opened: list[dict[str, Any]]) -> list[str]:
+    """What is open, where that is more than one experiment."""
+    if len(opened) < 2:
+        return []
+    lines = [
+        f"  {each['number']:>4} on experiment {each['incumbent']}: {each['standing']}: "
+        f"{one_line(each['description'], DESCRIPTION_WIDTH)}"
+        for each in opened
+    ]
+    return ["open experiments:", *lines]
 
 
 def running_line(running: dict[str, Any]) -> str:
@@ -115,8 +131,8 @@ def running_line(running: dict[str, Any]) -> str:
 def render_run(status: Status, shown: dict[str, Any], notes: list[str]) -> str:
     """What ``run_experiment.py`` says: the experiment, its verdict or its running trial, the next step."""
     lines = experiment_lines(shown, status.metric)
-    if status.running is not None:
-        lines.append(running_line(status.running))
+    lines += open_lines(status.opened)
+    lines += [running_line(each) for each in status.trials]
     if status.log_tail:
         lines.append(fenced(status.log_tail))
     lines += [f"note: {note}" for note in notes]

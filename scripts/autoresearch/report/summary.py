@@ -156,7 +156,7 @@ def _summary(moment: _Moment, insights: str) -> Summary:
         retest_due=retest_due and not retest_runs,
         misses_in_a_row=moment.misses_in_a_row,
         max_seeds=campaign.config["keep"]["max_seeds"],
-        open_experiment=_open_experiment(undecided[-1], by_number) if undecided else None,
+        open_experiment=_open_experiment(undecided[0], by_number) if undecided else None,
         event_counts=moment.event_counts,
         events=moment.events,
         notes=notes[-NOTES:],

@@ -276,6 +276,15 @@ class KeepRule:
         self._set_strays_aside()
         return self._undo_if_no_better()
 
+    def close_elsewhere(self, runs: Mapping[int, float]) -> None:
+        """Book a rejected candidate that was made beside another incumbent than the present one.
+
+        What its repeats say of the noise holds for any code. Its pairs, its distance from the incumbent and
+        its being a miss belong to the code before: they tell nothing of this one.
+        """
+        self.noise.add_repeats(list(self._losses(runs).values()))
+        self.ideas += 1
+
     @property
     def retest_due(self) -> bool:
         """Whether the incumbent itself should be run next, at ``retest_seed()``."""
