@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tests.ahead_bench import ahead, await_judged, await_rest
 from tests.loop_bench import Loop
 from tests.trial_bench import eventually
 
@@ -22,6 +23,7 @@ __all__ = [
     "test_a_submission_whose_answer_was_lost_is_adopted_and_not_repeated",
     "test_a_whole_campaign_and_a_sweep_run_on_the_cluster",
     "test_doctor_asks_the_cluster_in_place_of_this_machines_gpus",
+    "test_what_was_submitted_ahead_runs_on_the_cluster_while_no_command_does",
 ]
 
 
@@ -49,6 +51,18 @@ def test_a_submission_whose_answer_was_lost_is_adopted_and_not_repeated(loop: Lo
     loop.look("--wait", 60)
     assert loop.log()["experiment"]["status"] == "keep"
     assert [each.number for each in loop.trials()].count(1) == 1
+
+
+def test_what_was_submitted_ahead_runs_on_the_cluster_while_no_command_does(loop: Loop) -> None:
+    loop.baseline()
+    with loop.holding():
+        ahead(loop, "a better learning rate", LR=8)
+        ahead(loop, "a worse one", LR=2)
+    assert await_judged(loop, 1).verdict == "better"
+    assert await_judged(loop, 2).verdict == "worse"
+    await_rest(loop)
+    assert [loop.log()["experiment"]["status"] for _ in range(2)] == ["keep", "discard"]
+    assert "local" not in {trial.handle["engine"] for trial in loop.trials()}
 
 
 def test_doctor_asks_the_cluster_in_place_of_this_machines_gpus(loop: Loop) -> None:
