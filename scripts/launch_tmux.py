@@ -127,8 +127,7 @@ def _on_nights(arguments: argparse.Namespace, verb: str) -> Result:
     project = _project(arguments)
     nights = launch.find_nights(project, arguments.session, arguments.tag)
     if verb == "resume":
-        down = [(folder, night) for folder, night in nights if not folder.is_watched()]
-        return _begun(begin.resume(project, down or nights, _caps(arguments)), "is at work again")
+        return _begun(begin.resume(project, launch.to_resume(nights), _caps(arguments)), "is at work again")
     if verb == "attach":
         attach(nights[0][1].options, with_window=arguments.tag is not None)
     if verb == "send":

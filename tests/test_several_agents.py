@@ -279,6 +279,16 @@ def test_a_killed_supervisor_is_replaced_for_all(at_work: Team) -> None:
 
 
 @pytest.mark.slow
+def test_who_was_stopped_stays_so_when_the_others_are_resumed_after_a_crash(at_work: Team) -> None:
+    at_work.call("--stop", "--tag", FIRST)
+    os.kill(at_work.record(SECOND).supervisor, signal.SIGKILL)
+    eventually(lambda: not at_work.folder(SECOND).is_watched())
+    at_work.call("--resume")
+    assert at_work.folder(SECOND).is_watched()
+    assert at_work.record(FIRST).state == "ended"
+
+
+@pytest.mark.slow
 def test_a_killed_tmux_server_takes_both_down_and_both_come_back(at_work: Team) -> None:
     at_work.bench.world.tmux("kill-server")
     for tag in (FIRST, SECOND):

@@ -60,6 +60,13 @@ def find_nights(project: Path, session: str | None, tag: str | None) -> list[Wat
     return [own[each] for each in team if each in own] if team else [first]
 
 
+def to_resume(found: Sequence[Watched]) -> Sequence[Watched]:
+    """Those that were cut off; where none was, those that have ended; where none has, all."""
+    down = [(folder, night) for folder, night in found if not folder.is_watched()]
+    cut_off = [(folder, night) for folder, night in down if night.state != "ended"]
+    return cut_off or down or found
+
+
 def stop(found: Sequence[Watched], *, at_once: bool, wait_s: float) -> list[Watched]:
     """Ask the supervisor to end the nights and wait for it; without one, end them from here."""
     asked = [(folder, night) for folder, night in found if folder.is_watched()]
