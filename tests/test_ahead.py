@@ -175,7 +175,8 @@ def test_work_tree_that_trials_run_in_has_nothing_beside_it(tmp_path: Path, run_
 
 def test_alone_it_starts_at_once_and_a_keep_brings_it_onto_the_branch(loop: Loop) -> None:
     before = loop.tip()
-    ahead(loop, "faster", LR=8)
+    with loop.holding():
+        ahead(loop, "faster", LR=8)
     assert "LR = 4" in loop.text()
     await_judged(loop, 1)
     assert loop.tip() == before

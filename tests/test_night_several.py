@@ -151,7 +151,8 @@ def test_one_is_killed_in_mid_trial_and_the_other_does_not_notice(
 
         shown = summary(both)
         assert [each["tag"] for each in shown["team"]["agents"]] == [KILLED, OTHER]
-        assert shown["team"]["experiments"] == len(killed.rows()) + len(other.rows())
+        undecided = shown["team"]["experiments"] - len(killed.rows()) - len(other.rows())
+        assert undecided in (0, 1, 2), "each agent may have been stopped in one"
         best = {night.tag: float(night.rows()[-1][0]) for night in (killed, other)}
         assert shown["team"]["leader"]["tag"] == min(best, key=lambda tag: best[tag])
         text = (other.folder / "summary.txt").read_text(encoding="utf-8")

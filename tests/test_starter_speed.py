@@ -9,7 +9,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,12 +59,23 @@ def test_summary_holds_what_the_settings_watch(tmp_path: Path) -> None:
     assert float(ms) > 15, "the code to begin with is far slower than the reference"
 
 
+TIMED = """
+import time
+import prepare
+started = time.process_time()
+times, reference_times = prepare.measure(prepare.reference, budget_s=1.0)
+print(time.process_time() - started, len(times), len(reference_times), prepare.relative_ms(times, reference_times))
+"""
+
+
 def test_measuring_ends_with_its_budget(prepare: ModuleType) -> None:
-    started = time.process_time()
-    times, reference_times = prepare.measure(prepare.reference, budget_s=1.0)
-    assert 0.9 < time.process_time() - started < 2.0
-    assert len(times) == len(reference_times) > prepare.LEAST_ROUNDS
-    assert prepare.relative_ms(times, reference_times) == pytest.approx(prepare.REFERENCE_MS, rel=0.25)
+    """In a process of its own: a full heap takes long to be cleared before each call."""
+    command = [sys.executable, "-B", "-c", TIMED]
+    done = subprocess.run(command, cwd=STARTER, capture_output=True, text=True, check=True, timeout=100)
+    cpu_s, rounds, reference_rounds, ms = map(float, done.stdout.splitlines()[-1].split())
+    assert 0.9 < cpu_s < 2.0
+    assert rounds == reference_rounds > prepare.LEAST_ROUNDS
+    assert ms == pytest.approx(prepare.REFERENCE_MS, rel=0.25)
 
 
 def test_reference_ranks_by_shared_words_and_then_by_place(prepare: ModuleType) -> None:
@@ -156,7 +166,7 @@ HOISTED = {
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_campaign_keeps_the_planted_gain_alone(
+def test_campaign_keeps_the_planted_gain_and_gives_a_wrong_answer_no_number(
     tmp_path: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """train.py finds the words of a document once for each pair: README.md names it as the place to begin."""
@@ -179,10 +189,8 @@ def test_campaign_keeps_the_planted_gain_alone(
         return dict(loop.log()["experiment"])
 
     loop.submit("baseline", "--wait", 250)
-    null = {"The different words": "What words are there"}
-    assert decide("a docstring in other words", null)["status"] == "discard"
     kept = decide("the words of each document once", HOISTED)
     assert (kept["status"], kept["verdict"]) == ("keep", "better")
     wrong = decide("forget punctuation", {"WORD.findall(document.lower())": "document.lower().split()"})
     assert (wrong["status"], wrong["metric"]) == ("crash", None)
-    assert [row[3] for row in loop.rows] == ["keep", "discard", "keep", "crash"]
+    assert [row[3] for row in loop.rows] == ["keep", "keep", "crash"]
