@@ -3,7 +3,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
-import importlib.util
 import io
 import json
 import math
@@ -21,6 +20,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT
+from tests.starter_bench import imported
 
 from autoresearch.config import Config
 from autoresearch.runner.watch import PROGRESS
@@ -29,14 +29,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the nanogpt
 
 STARTER = ROOT / "templates" / "starters" / "nanogpt"
 pytestmark = pytest.mark.xdist_group("nanogpt")  # one worker: the corpus is prepared once
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, STARTER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +44,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def modules(cache: Path) -> Iterator[tuple[ModuleType, ModuleType]]:
     """``prepare`` and ``train``, imported."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AUTORESEARCH_CACHE", str(cache))
-        try:
-            yield load("prepare"), load("train")
-        finally:
-            for name in ("prepare", "train"):
-                sys.modules.pop(name, None)
-            torch.set_num_threads(threads)
+        with imported(STARTER / "prepare.py", STARTER / "train.py") as (prepare, train):
+            yield prepare, train
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from types import ModuleType
 import pytest
 from tests.conftest import ROOT, RunScript
 from tests.loop_bench import TAG, Loop
+from tests.starter_bench import imported
 
 from autoresearch.config import Config
 
@@ -22,24 +22,11 @@ STARTER = ROOT / "templates" / "starters" / "rl"
 CONFIG = Config.read(STARTER / "autoresearch.yaml")
 
 
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, STARTER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def modules() -> Iterator[tuple[ModuleType, ModuleType]]:
     """``prepare`` and ``train``, imported."""
-    threads = torch.get_num_threads()
-    try:
-        yield load("prepare"), load("train")
-    finally:
-        for name in ("prepare", "train"):
-            sys.modules.pop(name, None)
-        torch.set_num_threads(threads)
+    with imported(STARTER / "prepare.py", STARTER / "train.py") as (prepare, train):
+        yield prepare, train
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -16,6 +15,7 @@ import pytest
 from scipy import stats
 from tests.conftest import ROOT, RunScript
 from tests.loop_bench import TAG, Loop
+from tests.starter_bench import imported
 
 from autoresearch.config import Config
 from autoresearch.runner.watch import PROGRESS
@@ -31,25 +31,11 @@ each_size = pytest.mark.parametrize("nodes", SIZES)
 each_task = pytest.mark.parametrize("task", ["consensus", "smooth", "regions"])
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def modules() -> Iterator[tuple[ModuleType, ModuleType]]:
     """``prepare`` and ``train``, imported, on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield load(STARTER / "prepare.py"), load(STARTER / "train.py")
-    finally:
-        for name in ("prepare", "train"):
-            sys.modules.pop(name, None)
-        torch.set_num_threads(threads)
+    with imported(STARTER / "prepare.py", STARTER / "train.py") as (prepare, train):
+        yield prepare, train
 
 
 @pytest.fixture
@@ -64,8 +50,8 @@ def train(modules: tuple[ModuleType, ModuleType]) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def analysis() -> Iterator[ModuleType]:
-    yield load(STUDY / "analysis.py")
-    sys.modules.pop("analysis", None)
+    with imported(STUDY / "analysis.py") as (analysis,):
+        yield analysis
 
 
 def run_training(folder: Path = STARTER, **variables: str | int) -> subprocess.CompletedProcess[str]:
