@@ -15,8 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from autoresearch.executors import LocalExecutor
-from autoresearch.executors.base import Handle
-from autoresearch.executors.local import RUNNER
+from autoresearch.executors.base import RUNNER, Handle
 from autoresearch.runner.leases import FOLDER_NAME
 from autoresearch.trial import Outcome, Slot, TrialResult, TrialSpec
 

@@ -63,7 +63,9 @@ def build_parser() -> Parser:
     what.add_argument("--budget", metavar="SECONDS", type=float, help="of training, for each trial")
     how = parser.add_argument_group("how to begin")
     how.add_argument("--tag", help="default: today's, such as apr5")
-    how.add_argument("--starter", metavar="NAME", help="copy this starter into the project's folder first: nanogpt")
+    how.add_argument(
+        "--starter", metavar="NAME", help="copy a starter into the folder first: nanogpt, vision, rl, topology, speed"
+    )
     how.add_argument("--prepare", action="store_true", help="make the data if it is missing")
     how.add_argument(
         "--import", metavar="TSV", type=Path, dest="import_file", help="adopt an earlier run's results.tsv"

@@ -28,7 +28,7 @@ from tests.trial_bench import DEADLINE_S, LONG, METRIC, eventually, living, log_
 from autoresearch.config import Executor as ExecutorSettings
 from autoresearch.errors import MachineError, UsageError
 from autoresearch.executors import Handle, LocalExecutor, State, executor_for, local
-from autoresearch.executors.base import process_mark
+from autoresearch.executors.base import RUNNER, process_mark
 from autoresearch.report.live import Observer
 from autoresearch.runner import devices, memory
 from autoresearch.runner.devices import eligible_devices
@@ -220,11 +220,11 @@ def test_folder_of_another_user_is_refused(
 # --- never two on one device ---------------------------------------------------------------------
 
 
-def run_campaigns(folder: Path, command: str, devices: str) -> list[TrialResult]:
+def run_campaigns(folder: Path, command: str, devices: str, *, runner: Path = RUNNER) -> list[TrialResult]:
     """Two campaigns of ten trials each, at the same time."""
     running = []
     for name in ("one", "two"):
-        argv = [sys.executable, "-c", CAMPAIGN, str(local.RUNNER), str(folder / name), command, devices]
+        argv = [sys.executable, "-c", CAMPAIGN, str(runner), str(folder / name), command, devices]
         (folder / name).mkdir()
         running.append(subprocess.Popen(argv))
     assert [each.wait(2 * DEADLINE_S) for each in running] == [0, 0]
@@ -242,7 +242,7 @@ def test_two_campaigns_never_run_two_trials_on_the_cpu(tmp_path: Path) -> None:
 
 def test_two_campaigns_never_run_two_trials_on_one_gpu(tmp_path: Path, world: World) -> None:
     world(gpu(0))
-    results = run_campaigns(tmp_path, ON_GPU, "auto")
+    results = run_campaigns(tmp_path, ON_GPU, "auto", runner=Path(fake_gpus.__file__))
     assert [(each.outcome, each.device, each.disturbed) for each in results] == [
         (Outcome.COMPLETED, "Fake 9000", "")
     ] * 20

@@ -10,6 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 from autoresearch.agents.check import GIB, MIB, Check, failed, passed, refused, size, warning
+from autoresearch.agents.leftovers import RUNNER
 from autoresearch.campaign.driver import is_driven
 from autoresearch.campaign.needs import is_missing
 from autoresearch.campaign.opened import OpenCampaign, find_campaign, home_of
@@ -29,7 +30,6 @@ NIGHT_TRIALS = 200
 LOW_BYTES = 1 * GIB
 TOO_LOW_BYTES = 50 * MIB  # for git, the ledger and a log
 LOW_INODES = 1000
-RUNNER = "/autoresearch/runner/__main__.py"
 NAMED_AT_MOST = 3
 
 

@@ -16,7 +16,7 @@ from autoresearch.campaign.progress import bring_forward
 from autoresearch.campaign.run import Request, Submission, check_head, submit
 from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.transplant import ConflictError, transplant
-from autoresearch.campaign.trials import experiment_arguments, experiment_environment
+from autoresearch.campaign.trials import own_settings
 from autoresearch.errors import RefusedError, UsageError
 from autoresearch.guard import in_scope
 from autoresearch.ledger import Experiment, Status
@@ -41,8 +41,7 @@ def adopt(oc: OpenCampaign, reference: str, request: Request, *, dry_run: bool =
             hint="python scripts/status.py",
             code="open_experiment",
         )
-    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
-    if baseline is None or baseline.status is not Status.KEEP:
+    if not oc.is_measured:
         raise RefusedError(
             "The baseline is not measured yet, so nothing can be compared with it.",
             hint='python scripts/run_experiment.py -d "baseline"',
@@ -52,7 +51,7 @@ def adopt(oc: OpenCampaign, reference: str, request: Request, *, dry_run: bool =
     onto = incumbent_commit(oc)
     _refuse_edits(oc, onto)
     entries = _merge(oc, theirs, onto, reference)
-    own = {key: _added(oc, theirs, key) for key in ("arguments", "environment")}
+    own = own_settings(theirs, None if theirs.incumbent is None else oc.ledger.experiment(theirs.tag, theirs.incumbent))
     if not entries and not any(own.values()):
         raise RefusedError(
             f"All that {reference} changed is in the files already.", hint="python scripts/status.py", code="no_change"
@@ -140,11 +139,3 @@ def _merge(oc: OpenCampaign, theirs: Experiment, onto: str, reference: str) -> M
         )
     here = oc.repo.entries(onto, changed)
     return {path: entry for path, entry in entries.items() if entry != here.get(path)}
-
-
-def _added(oc: OpenCampaign, theirs: Experiment, key: str) -> dict[str, str]:
-    """What the experiment itself added to the command or the environment, beside what it inherited."""
-    read = experiment_arguments if key == "arguments" else experiment_environment
-    before = None if theirs.incumbent is None else oc.ledger.experiment(theirs.tag, theirs.incumbent)
-    inherited = {} if before is None else read(before)
-    return {name: value for name, value in read(theirs).items() if inherited.get(name) != value}

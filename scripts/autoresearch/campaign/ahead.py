@@ -133,12 +133,12 @@ def _check_room(oc: OpenCampaign, opened: list[Experiment]) -> None:
 
 def _base(oc: OpenCampaign, base: str, opened: list[Experiment]) -> Experiment:
     """The experiment whose code the new one changes."""
-    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
     incumbent = oc.ledger.incumbent(oc.tag)
-    if baseline is None or baseline.state is not State.DECIDED or str(baseline.status) != "keep" or incumbent is None:
+    if incumbent is None or not oc.is_measured:
+        is_begun = oc.ledger.baseline(oc.tag, oc.campaign.epoch) is not None
         raise RefusedError(
             "The baseline is not measured yet; there is nothing to be ahead of.",
-            hint='python scripts/run_experiment.py -d "baseline"' if baseline is None else "python scripts/status.py",
+            hint="python scripts/status.py" if is_begun else 'python scripts/run_experiment.py -d "baseline"',
             code="no_baseline",
         )
     if base == "incumbent":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoresearch.config import Config
 from autoresearch.errors import NoCampaignError, StillRunningError
-from autoresearch.ledger import Campaign, Ledger
+from autoresearch.ledger import Campaign, Ledger, Status
 from autoresearch.repo import Repo
 
 BRANCH_PREFIX = "autoresearch/"
@@ -57,6 +57,12 @@ class OpenCampaign:
     def results_path(self) -> Path:
         """The view of the ledger in the project that commands are run from."""
         return self.repo.project / RESULTS_FILE
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the baseline of this epoch has its numbers, so that an idea can be compared with it."""
+        baseline = self.ledger.baseline(self.tag, self.campaign.epoch)
+        return baseline is not None and baseline.status is Status.KEEP
 
     def ref(self, *parts: object) -> str:
         """A ref of this campaign outside refs/heads: ``refs/autoresearch/<tag>/discarded/<n>``."""

@@ -53,7 +53,7 @@ def _other(ledger: Ledger, campaign: Campaign, sibling: Campaign) -> Other:
     tried = sum(sum(count.values()) for count in ledger.family_counts(sibling.tag).values())
     return Other(
         tag=sibling.tag, metric=sibling.config["metric"]["name"], tried=tried, kept=len(keeps),
-        gain=_gain(sibling), comparable=_yardstick(sibling) == _yardstick(campaign),
+        gain=_gain(sibling), comparable=yardstick(sibling) == yardstick(campaign),
         keeps=[lesson_of(each) for each in reversed(keeps[-KEEPS_TOLD:])],
         failed=[lesson_of(each) for each in reversed(failed[-FAILED_TOLD:])],
         known={
@@ -76,7 +76,8 @@ def _adoptions(ledger: Ledger, tag: str, *, source: str) -> Iterator[tuple[int, 
             yield own, int(number)
 
 
-def _yardstick(campaign: Campaign) -> tuple[object, ...]:
+def yardstick(campaign: Campaign) -> tuple[object, ...]:
+    """What two campaigns must share before their figures are set beside each other."""
     config = campaign.config
     return config["metric"]["name"], config["metric"]["direction"], config["budget_s"]
 

@@ -15,7 +15,7 @@ from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.points import replace
 from autoresearch.campaign.settle import differing_paths, hold_at_ref
 from autoresearch.campaign.transplant import ConflictError, transplant
-from autoresearch.campaign.trials import end_trials, experiment_arguments, experiment_environment
+from autoresearch.campaign.trials import end_trials, experiment_arguments, experiment_environment, own_settings
 from autoresearch.errors import RefusedError
 from autoresearch.ledger import Experiment, Purpose, State, Status, Trial
 from autoresearch.output import one_line
@@ -32,6 +32,8 @@ def end_useless_trials(oc: OpenCampaign) -> bool:
 
     Those are trials of an earlier attempt, and re-tests of what is no longer the incumbent.
     """
+    if not (trials := oc.ledger.open_trials(oc.tag)):
+        return False
     incumbent = oc.ledger.incumbent(oc.tag)
     attempts = {each.number: each.attempt for each in oc.ledger.open_experiments(oc.tag)}
 
@@ -40,7 +42,7 @@ def end_useless_trials(oc: OpenCampaign) -> bool:
             return incumbent is None or trial.number != incumbent.number
         return trial.purpose in (Purpose.SCREEN, Purpose.CONFIRM) and trial.attempt != attempts.get(trial.number)
 
-    useless = [trial for trial in oc.ledger.open_trials(oc.tag) if is_useless(trial)]
+    useless = [trial for trial in trials if is_useless(trial)]
     end_trials(oc, useless)
     return bool(useless)
 
@@ -112,12 +114,10 @@ def texts_with(oc: OpenCampaign, commit: str, constants: Mapping[str, Mapping[st
 
 def _own_options(oc: OpenCampaign, experiment: Experiment, incumbent: Experiment) -> dict[str, Any]:
     """The experiment's options with the arguments and environment that it changed itself, on the incumbent's."""
-    base = _base(oc, experiment)
+    own = own_settings(experiment, _base(oc, experiment))
     options = dict(experiment.options)
-    for key, of in (("arguments", experiment_arguments), ("environment", experiment_environment)):
-        inherited = of(base)
-        own = {name: value for name, value in of(experiment).items() if inherited.get(name) != value}
-        options[key] = {**of(incumbent), **own}
+    options["arguments"] = {**experiment_arguments(incumbent), **own["arguments"]}
+    options["environment"] = {**experiment_environment(incumbent), **own["environment"]}
     options["ahead"] = {**options["ahead"], "rebased_from": experiment.incumbent}
     return options
 

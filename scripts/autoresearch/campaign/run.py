@@ -83,10 +83,8 @@ def submit(oc: OpenCampaign, request: Request, *, dry_run: bool = False) -> Subm
     check_head(oc)
     check_request(oc, request)
     notes = list(progress.repaired)
-    baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
-    measured = baseline is not None and str(baseline.status) == "keep"
-    if measured or open_experiment is not None or baseline is not None:
-        experiment, edit_notes = _prepare_edit(oc, request, open_experiment, measured=measured)
+    if open_experiment is not None or oc.ledger.baseline(oc.tag, oc.campaign.epoch) is not None:
+        experiment, edit_notes = _prepare_edit(oc, request, open_experiment, measured=oc.is_measured)
         notes += edit_notes
     else:
         experiment, edit_notes = _prepare_baseline(oc, request)

@@ -42,6 +42,15 @@ def experiment_environment(experiment: Experiment) -> dict[str, str]:
     return dict(experiment.options.get("environment") or {})
 
 
+def own_settings(experiment: Experiment, base: Experiment | None) -> dict[str, dict[str, str]]:
+    """The ``arguments`` and the ``environment`` that it adds itself, beside what it inherits from its ``base``."""
+    own = {}
+    for key, of in (("arguments", experiment_arguments), ("environment", experiment_environment)):
+        inherited = {} if base is None else of(base)
+        own[key] = {name: value for name, value in of(experiment).items() if inherited.get(name) != value}
+    return own
+
+
 def trial_command(template: str, seed: int, arguments: Mapping[str, str]) -> str:
     """The shell line of a trial: ``{seed}`` filled in, arguments appended, each quoted.
 

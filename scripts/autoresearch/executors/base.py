@@ -11,7 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
+import autoresearch.runner
 from autoresearch.trial import LIVE_FILE, LOG_FILE, STARTED_FILE, Outcome, TrialResult, TrialSpec
+
+RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
 
 # How an engine finds a trial again: JSON-able, with at least "engine", "id" (the engine's own name for
 # it), "trial_id" and "directory".

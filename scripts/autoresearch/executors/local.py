@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import subprocess
@@ -12,18 +11,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from signal import SIGKILL, SIGTERM
-from typing import NoReturn
 
-import autoresearch.runner
 from autoresearch.config import Executor as ExecutorSettings
-from autoresearch.errors import MachineError, UsageError
-from autoresearch.executors.base import Handle, State, conclude_as_interrupted, process_mark, read_json
+from autoresearch.errors import MachineError
+from autoresearch.executors.base import RUNNER, Handle, State, conclude_as_interrupted, process_mark, read_json
+from autoresearch.executors.settings import refuse, unknown_setting
 from autoresearch.runner.orphans import MARK, end_orphans
 from autoresearch.runner.processes import birth_mark, command_line, is_alive, pids, send
 from autoresearch.trial import LIVE_FILE, RUNNER_ERR_FILE, SPEC_FILE, WAITS_FOR, Slot, TrialResult, TrialSpec
 
-RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
 SETTINGS = ("gpus_per_trial", "cpus_per_trial", "wait_for_gpu_s")
+KNOWN = ("kind", "devices", *SETTINGS)
 LEAST_CPUS = 0.01
 START_PATIENCE_S = 120.0  # a cold interpreter on a network disk
 KILL_PATIENCE_S = 10.0
@@ -101,7 +99,7 @@ def slot_from_settings(settings: ExecutorSettings) -> Slot:
         value = options.pop(key, default)
         is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not is_number or not at_least <= value < math.inf:
-            refuse(f"executor.{key} is {value!r}; expected {expected}.")
+            refuse(f"executor.{key} is {value!r}; expected {expected}.", KNOWN)
         return float(value)
 
     slot = Slot(
@@ -111,17 +109,10 @@ def slot_from_settings(settings: ExecutorSettings) -> Slot:
         patience_s=number("wait_for_gpu_s", Slot.patience_s, "seconds, 0 or more", at_least=0, whole=False),
     )
     if 0 < slot.cpus < LEAST_CPUS or (slot.cpus > 1 and not slot.cpus.is_integer()):
-        refuse(f"executor.cpus_per_trial is {slot.cpus:g}; expected whole cores, or a share of one such as 0.5.")
+        refuse(f"executor.cpus_per_trial is {slot.cpus:g}; expected whole cores, or a share of one such as 0.5.", KNOWN)
     for key in options:
-        near = difflib.get_close_matches(key, SETTINGS, n=1, cutoff=0.0)[0]
-        refuse(f"executor.{key} is not a setting of local; did you mean {near}?")
+        refuse(unknown_setting("local", key, SETTINGS), KNOWN)
     return slot
-
-
-def refuse(message: str) -> NoReturn:
-    raise UsageError(
-        message, hint=f"In autoresearch.yaml, `executor` may say: kind, devices, {', '.join(SETTINGS)}.", code="config"
-    )
 
 
 def local_handle(trial_id: str, directory: Path, pid: int, mark: str) -> Handle:

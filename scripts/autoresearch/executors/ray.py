@@ -6,7 +6,6 @@ and takes another address from the environment over the one it is given.
 
 from __future__ import annotations
 
-import difflib
 import http.client
 import json
 import math
@@ -19,15 +18,14 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
-import autoresearch.runner
-from autoresearch.errors import MachineError, UsageError
-from autoresearch.executors.base import Handle, State
+from autoresearch.errors import MachineError
+from autoresearch.executors.base import RUNNER, Handle, State
 from autoresearch.executors.cluster import ClusterExecutor, job_name
+from autoresearch.executors.settings import refuse, unknown_setting
 from autoresearch.trial import RUNNER_ERR_FILE, TrialSpec
 
-RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
 CALL_S = 30.0
 STOP_S = 10.0  # what the runner needs beyond the command's own grace; Ray would kill it after 3 s
 SAID_CHARACTERS = 150
@@ -52,10 +50,9 @@ class RayOptions:
         known = [each.name for each in fields(cls)]
         for key, value in data.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                _refuse(f"executor.{key} is not a setting of ray; did you mean {near}?")
+                refuse(unknown_setting("ray", key, known), known)
             if expected := _expected(key, value):
-                _refuse(f"executor.{key} is {value!r}; expected {expected}.")
+                refuse(f"executor.{key} is {value!r}; expected {expected}.", known)
         return cls(**{**data, "address": data.get("address", cls.address).rstrip("/")})
 
     def reserved(self) -> dict[str, Any]:
@@ -87,11 +84,6 @@ def _expected(key: str, value: object) -> str:
 
 def _is_amount(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-def _refuse(message: str) -> NoReturn:
-    known = ", ".join(each.name for each in fields(RayOptions))
-    raise UsageError(message, hint=f"In autoresearch.yaml, `executor` may say: {known}.", code="config")
 
 
 class RayExecutor(ClusterExecutor):

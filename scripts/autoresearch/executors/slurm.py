@@ -6,7 +6,6 @@ not needed.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import subprocess
@@ -16,13 +15,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-import autoresearch.runner
-from autoresearch.errors import MachineError, UsageError
-from autoresearch.executors.base import Handle, State
+from autoresearch.errors import MachineError
+from autoresearch.executors.base import RUNNER, Handle, State
 from autoresearch.executors.cluster import ClusterExecutor, job_name
+from autoresearch.executors.settings import refuse, unknown_setting
 from autoresearch.trial import RUNNER_ERR_FILE, TrialSpec
 
-RUNNER = Path(autoresearch.runner.__file__).with_name("__main__.py")
 BECOME = Path(__file__).with_name("become.sh")
 CALL_S = 60.0  # a controller that is away keeps each call for about ten seconds
 BACKSTOP_S = 300.0  # Slurm's own limit stands this far behind the runner's
@@ -57,21 +55,20 @@ class SlurmOptions:
         values: dict[str, Any] = {}
         for key, value in data.items():
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                _refuse(f"executor.{key} is not a setting of slurm; did you mean {near}?", known)
+                refuse(unknown_setting("slurm", key, known), known)
             if known[key] == "int":
                 if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                    _refuse(f"executor.{key} is {value!r}; expected a whole number, 1 or more.", known)
+                    refuse(f"executor.{key} is {value!r}; expected a whole number, 1 or more.", known)
                 values[key] = value
             elif key == "extra":
                 words = [value] if isinstance(value, str) else value
                 if not isinstance(words, list) or not all(
                     isinstance(word, str) and re.fullmatch(r"--[a-z][\w-]*(=\S.*)?", word) for word in words
                 ):
-                    _refuse(f"executor.extra is {value!r}; expected options of sbatch such as --exclusive.", known)
+                    refuse(f"executor.extra is {value!r}; expected options of sbatch such as --exclusive.", known)
                 values[key] = tuple(words)
             elif not isinstance(value, str) or not re.fullmatch(r"[\w.:,&|*\[\]()+=/-]+", value):
-                _refuse(f"executor.{key} is {value!r}; expected a word as sbatch's --{key} takes it.", known)
+                refuse(f"executor.{key} is {value!r}; expected a word as sbatch's --{key} takes it.", known)
             else:
                 values[key] = value
         return cls(**values)
@@ -83,10 +80,6 @@ class SlurmOptions:
             "constraint": self.constraint, "cpus-per-task": self.cpus, "mem": self.memory, "nodes": self.nodes,
         }  # fmt: skip
         return [*(f"--{name}={value}" for name, value in named.items() if value), *self.extra]
-
-
-def _refuse(message: str, known: Mapping[str, object]) -> None:
-    raise UsageError(message, hint=f"In autoresearch.yaml, `executor` may say: {', '.join(known)}.", code="config")
 
 
 class SlurmExecutor(ClusterExecutor):

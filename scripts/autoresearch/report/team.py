@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from autoresearch.campaign.opened import find_campaign, home_of, open_ledger
+from autoresearch.campaign.others import yardstick
 from autoresearch.errors import NoCampaignError
 from autoresearch.ledger import Campaign
 from autoresearch.report.figures import Summary
@@ -84,7 +85,7 @@ def read_team(
 def _team(session: str, campaigns: Sequence[Campaign], summaries: Sequence[Summary]) -> TeamSummary:
     first = campaigns[0]
     agents = [
-        _figures(summary, comparable=_yardstick(campaign) == _yardstick(first))
+        _figures(summary, comparable=yardstick(campaign) == yardstick(first))
         for campaign, summary in zip(campaigns, summaries, strict=True)
     ]
     rivals = [each for each in agents if each.comparable and each.gain is not None and each.gain > 0]
@@ -102,11 +103,6 @@ def _team(session: str, campaigns: Sequence[Campaign], summaries: Sequence[Summa
         gpu_s=sum(each.gpu_s for each in used),
         elapsed_s=_elapsed_s(summaries),
     )
-
-
-def _yardstick(campaign: Campaign) -> tuple[object, ...]:
-    config = campaign.config
-    return config["metric"]["name"], config["metric"]["direction"], config["budget_s"]
 
 
 def _figures(summary: Summary, *, comparable: bool) -> AgentFigures:
