@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--experiments", type=int, default=20)
     parser.add_argument("--budget", type=float, default=5.0, metavar="S", help="seconds of training in each trial")
+    parser.add_argument("--parallel", type=int, default=1, help="trials at once, each on a GPU of its own")
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gpu-campaign-") as folder:
         project = Path(folder)
-        plant(project, arguments.budget)
+        plant(project, arguments.budget, arguments.parallel)
         began = time.monotonic()
         axes = [word for axis in AXES for word in ("--set", axis)]
         points = str(arguments.experiments)
@@ -50,12 +51,14 @@ def main() -> int:
     return 0
 
 
-def plant(project: Path, budget_s: float) -> None:
+def plant(project: Path, budget_s: float, parallel: int) -> None:
     """The starter as a repository with a campaign; torch's peak memory is watched, but not taken for the trial's."""
     shutil.copytree(STARTER, project, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     rename(project / "train.py", "peak_vram_mb:     {", "torch_peak_mb:    {")
     rename(project / "autoresearch.yaml", "peak_vram_mb", "torch_peak_mb")
     rename(project / "autoresearch.yaml", "command: python ", f"command: {sys.executable} ")
+    with (project / "autoresearch.yaml").open("a", encoding="utf-8") as settings:
+        settings.write(f"executor: {{parallel: {parallel}}}\n")
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "Start"]):
         subprocess.run([*GIT, *command], cwd=project, check=True)
     script(project, "setup_campaign", "--tag", "gpu", "--budget", f"{budget_s:g}")
@@ -85,7 +88,6 @@ def measure(ledger: Path, wall_s: float) -> dict[str, Any]:
     statuses = [status for (status,) in db.execute("SELECT status FROM experiment")]
     done = [trial for trial in trials if trial["outcome"] == "completed"]
     phases = [phases_of(trial) for trial in done]
-    between = [seconds(before["ended_at"], after["created_at"]) for before, after in pairwise(trials)]
     pruned = [trial["duration_s"] for trial in trials if trial["outcome"] == "pruned"]
     whole = statistics.median(trial["duration_s"] for trial in done)
     return {
@@ -98,7 +100,7 @@ def measure(ledger: Path, wall_s: float) -> dict[str, Any]:
         "saved by pruning": sum(whole - duration for duration in pruned),
         "first": phases[0],
         "median": {name: statistics.median(each[name] for each in phases[1:]) for name in phases[0]},
-        "from a trial's end to the next one's start": statistics.median(between),
+        "from a trial's end to the next one's start": statistics.median(pauses(trials)),
         "sum of training": sum(trial["watched"]["training_seconds"] for trial in done),
         "peak MiB by NVML": max(trial["peak_mem_mib"] for trial in done),
         "how measured": sorted({trial["peak_mem_source"] for trial in done}),
@@ -118,6 +120,16 @@ def phases_of(trial: dict[str, Any]) -> dict[str, float]:
         "training": trained,
         "evaluation": total - started_up - trained,
     }
+
+
+def pauses(trials: list[dict[str, Any]]) -> Iterator[float]:
+    """From each trial's start back to the end of the one before it on the same GPU, as the order of ends tells."""
+    ends: list[str] = []
+    for trial in trials:
+        if before := max((end for end in ends if end <= trial["created_at"]), default=None):
+            ends.remove(before)
+            yield seconds(before, trial["created_at"])
+        ends.append(trial["ended_at"])
 
 
 def seconds(start: str, end: str) -> float:

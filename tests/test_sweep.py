@@ -144,6 +144,17 @@ def test_replacement_keeps_all_other_bytes() -> None:
     assert literals(source)["X"] is None
 
 
+def test_choice_between_two_values_is_replaced_as_a_whole() -> None:
+    source = (
+        "GPU = is_there()\nDEPTH = 8 if GPU else 2**1  # blocks\nNAME = 'a' if GPU else 1\nW = DEPTH if GPU else 2\n"
+    )
+    known = literals(source)
+    assert known["DEPTH"] is not None
+    assert known["DEPTH"].value == 8
+    assert known["NAME"] is known["W"] is None
+    assert replace(source, {"DEPTH": "6"}) == source.replace("8 if GPU else 2**1", "6")
+
+
 def test_values_with_commas_in_brackets_are_one() -> None:
     assert parse_axis(Kind.SET, "BETAS=(0.8, 0.9),(0.9, 0.95)").values == ("(0.8, 0.9)", "(0.9, 0.95)")
 

@@ -1,7 +1,8 @@
-"""Our nanogpt starter beside another train.py on one GPU: val_bpb, MFU and memory at an equal budget.
+"""Our nanogpt starter beside another train.py, each on one GPU: val_bpb, MFU and memory at an equal budget.
 
     python benchmarks/nanogpt_gpu/run.py --budget 60 --seeds 5 --reference karpathy/train.py
 
+With ``--gpus 0,1`` as many trainings run at once, each code on each card in turn.
 Both train on the same tokens (the Python sources of this machine's packages, in BPE tokens) and are
 judged by the same validation code, ours. The reference is karpathy/autoresearch's train.py, fetched by
 whoever measures; it runs with two replacements, told in ``adapt``. Needs a CUDA GPU, torch and numpy.
@@ -10,16 +11,22 @@ whoever measures; it runs with two replacements, told in ``adapt``. Needs a CUDA
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import itertools
 import json
 import os
+import queue
 import re
+import signal
 import statistics
 import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 STARTER = Path(__file__).resolve().parents[2] / "templates" / "starters" / "nanogpt"
@@ -112,23 +119,37 @@ def make_corpus(vocab: int, megabytes: int) -> None:
     print(f"corpus: {size / 1e6:.0f} MB, {sizes}, in {time.perf_counter() - started:.0f} s", flush=True)
 
 
-def train(code: Path, seed: int, budget_s: float, constants: dict[str, str]) -> dict[str, float]:
+def variant_of(code: Path, constants: dict[str, str], folder: Path) -> Path:
+    """A copy of ``code``, and of the prepare.py beside it, with other constants."""
+    text = code.read_text(encoding="utf-8")
+    for name, value in constants.items():
+        text, count = re.subn(rf"(?m)^{name} = [^#\n]+", f"{name} = {value}  ", text)
+        assert count == 1, f"no constant {name} in {code}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / code.name).write_text(text, encoding="utf-8")
+    (folder / "prepare.py").write_text((STARTER / "prepare.py").read_text(encoding="utf-8"), encoding="utf-8")
+    return folder / code.name
+
+
+def train(code: Path, seed: int, budget_s: float, gpu: str) -> dict[str, float]:
     """One training in a process of its own; its figures."""
-    if constants:
-        text = code.read_text(encoding="utf-8")
-        for name, value in constants.items():
-            text, count = re.subn(rf"(?m)^{name} = [^#\n]+", f"{name} = {value}  ", text)
-            assert count == 1, f"no constant {name} in {code}"
-        code = code.with_name("train_variant.py")
-        code.write_text(text, encoding="utf-8")
-    env = os.environ | {"AUTORESEARCH_SEED": str(seed), "TIME_BUDGET": f"{budget_s:g}"}
-    command = [sys.executable, str(code)]
-    done = subprocess.run(command, env=env, cwd=code.parent, capture_output=True, text=True, check=False)
-    if done.returncode:
-        print(done.stdout[-500:], done.stderr[-2000:], sep="\n", flush=True)
+    env = os.environ | {"AUTORESEARCH_SEED": str(seed), "TIME_BUDGET": f"{budget_s:g}", "CUDA_VISIBLE_DEVICES": gpu}
+    started = time.perf_counter()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            [sys.executable, str(code)], env=env, cwd=code.parent, stdout=log, stderr=log, start_new_session=True
+        )
+        status = process.wait()
+        wall_s = time.perf_counter() - started
+        with contextlib.suppress(ProcessLookupError):  # what compiled for it would go on for some seconds
+            os.killpg(process.pid, signal.SIGKILL)
+        log.seek(0)
+        output = log.read().decode(errors="replace")
+    if status:
+        print(output[-2500:], flush=True)
         return {}
-    found = {name: re.search(rf"(?m)^{name}:\s*(\S+)", done.stdout) for name in FIGURES}
-    return {name: float(match[1]) for name, match in found.items() if match}
+    found = {name: re.search(rf"(?m)^{name}:\s*(\S+)", output) for name in FIGURES}
+    return {name: float(match[1]) for name, match in found.items() if match} | {"wall_seconds": wall_s}
 
 
 def main() -> None:
@@ -143,27 +164,38 @@ def main() -> None:
     parser.add_argument(
         "--try", dest="variants", metavar="NAME=VALUE,…", action="append", default=[], help="ours with these constants"
     )
+    parser.add_argument("--gpus", default="0", metavar="LIST", help="their numbers; one training on each at a time")
     parser.add_argument("--out", type=Path, help="write all figures as JSON")
     args = parser.parse_args()
     make_corpus(args.vocab, args.megabytes)
     folder = Path(tempfile.gettempdir()) / "nanogpt_gpu"
-    ours = folder / "ours" / "train.py"
-    ours.parent.mkdir(parents=True, exist_ok=True)
-    ours.write_text(args.code.read_text(encoding="utf-8"), encoding="utf-8")
-    (ours.parent / "prepare.py").write_text((STARTER / "prepare.py").read_text(encoding="utf-8"), encoding="utf-8")
-    codes = {"ours": (ours, {})}
-    for variant in args.variants:
-        codes[variant] = (ours, dict(pair.split("=", 1) for pair in variant.split(",")))
+    codes = {"ours": variant_of(args.code, {}, folder / "ours")}
+    for number, text in enumerate(args.variants):
+        constants = dict(pair.split("=", 1) for pair in text.split(","))
+        codes[text] = variant_of(args.code, constants, folder / f"variant-{number}")
     if args.reference:
-        codes["reference"] = (adapt(args.reference, folder / "reference"), {})
+        codes["reference"] = adapt(args.reference, folder / "reference")
     results: dict[str, list[dict[str, float]]] = {name: [] for name in codes}
-    for seed in range(args.first_seed, args.first_seed + args.seeds):
-        for name, (code, constants) in codes.items():  # side by side, so that a slow hour meets both
-            figures = train(code, seed, args.budget, constants)
-            results[name].append(figures)
-            print(name, seed, *(f"{key} {value:g}" for key, value in figures.items()), sep="  ", flush=True)
+    free: queue.Queue[str] = queue.Queue()
+    for gpu in args.gpus.split(","):
+        free.put(gpu)
+    writing = threading.Lock()
+
+    def one(name: str, seed: int) -> None:
+        gpu = free.get()
+        figures = train(codes[name], seed, args.budget, gpu)
+        free.put(gpu)
+        with writing:
+            results[name].append({"seed": seed, "gpu": int(gpu)} | figures)
+            print(name, *(f"{key} {value:g}" for key, value in results[name][-1].items()), sep="  ", flush=True)
             if args.out:
                 args.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    # Side by side, so that a slow hour meets all codes; their order turns around so that each card does.
+    orders = itertools.cycle([list(codes), list(reversed(codes))])
+    with ThreadPoolExecutor(len(args.gpus.split(","))) as pool:
+        list(pool.map(lambda job: one(*job), [(name, seed) for seed in seeds for name in next(orders)]))
     for name, runs in results.items():
         for key in ("val_bpb", "mfu_percent", "peak_vram_mb"):
             values = [run[key] for run in runs if key in run]

@@ -124,9 +124,12 @@ def _split(text: str) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Literal:
-    """A literal, or arithmetic on literals, at the top level of a file: its value and where it stands, in bytes."""
+    """A literal, or arithmetic on literals, at the top level of a file: its value and where it stands, in bytes.
 
-    value: object
+    A choice between two of a kind, ``8 if GPU else 2``, counts as one, and is replaced as a whole.
+    """
+
+    value: object  # of a choice the first
     text: str  # as the source writes it
     start: int
     end: int
@@ -161,7 +164,12 @@ def literals(source: str) -> dict[str, Literal | None]:
 
 
 def _literal(node: ast.expr) -> object:
-    """The value of a literal or of ``2**19``; ``ValueError`` for anything else."""
+    """The value of a literal, of ``2**19`` or of a choice between two; ``ValueError`` for anything else."""
+    if isinstance(node, ast.IfExp):
+        first, second = _literal(node.body), _literal(node.orelse)
+        if not _are_alike(first, second):
+            raise ValueError("a choice between values of two kinds")
+        return first
     if isinstance(node, ast.BinOp) and not any(isinstance(part, ast.Name | ast.Call) for part in ast.walk(node)):
         number = fold(node, {}, "")
         if _is_number(number):
@@ -213,12 +221,15 @@ def _check_value(name: str, text: str, present: object) -> None:
         raise UsageError(
             f"--set {name}: {text!r} is no Python literal.", hint=f"Quote texts: --set {name}='\"relu\"'"
         ) from None
-    alike = type(value) is type(present) or (_is_number(value) and _is_number(present))
-    if not alike and value is not None and present is not None:
+    if not _are_alike(value, present) and value is not None and present is not None:
         raise UsageError(
             f"--set {name}: {text} is a {type(value).__name__}; expected a {type(present).__name__}.",
             hint="Give values of the same type.",
         )
+
+
+def _are_alike(value: object, other: object) -> bool:
+    return type(value) is type(other) or (_is_number(value) and _is_number(other))
 
 
 def _is_number(value: object) -> bool:
