@@ -174,6 +174,14 @@ def test_constants_can_be_changed_one_by_one_or_together(train) -> None:
     assert run["val_bpb"] < 8
 
 
+def test_tables_of_values_are_trained_from_any_depth(train) -> None:
+    """On a GPU there are three by default; with fewer blocks than that each has one."""
+    plain, few, many = (train(steps=30, VALUE_TABLES=number) for number in ("0", "1", "3"))
+    assert few["num_params_M"] - plain["num_params_M"] == pytest.approx(256 * 64 / 1e6, abs=0.006)
+    assert many["num_params_M"] - plain["num_params_M"] == pytest.approx(2 * 256 * 64 / 1e6, abs=0.006)
+    assert len({run["val_bpb"] for run in (plain, few, many)}) == 3
+
+
 def test_batch_that_does_not_divide_is_refused(train) -> None:
     run = train(steps=1, TOTAL_BATCH_SIZE="1000")
     assert run.code != 0 and "TOTAL_BATCH_SIZE must be a multiple of" in run.errors

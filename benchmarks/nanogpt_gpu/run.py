@@ -15,6 +15,7 @@ import contextlib
 import importlib
 import itertools
 import json
+import multiprocessing
 import os
 import queue
 import re
@@ -26,10 +27,15 @@ import sysconfig
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+
+from scipy import stats
 
 STARTER = Path(__file__).resolve().parents[2] / "templates" / "starters" / "nanogpt"
+COMPILED_AT_ONCE = 3  # codes, whose memory must fit on one card together
 FIGURES = ("val_bpb", "mfu_percent", "peak_vram_mb", "num_steps", "num_params_M", "training_seconds", "total_seconds")
 
 # What the reference expects of its prepare.py, over ours: the same windows of the same text.
@@ -107,7 +113,19 @@ def make_corpus(vocab: int, megabytes: int) -> None:
     if (prepare.CACHE / "selected.json").exists():
         return
     sources = documents(megabytes)
+    learn = prepare.Tokenizer.train
+
+    def learn_and_encode(text: bytes, vocab: int) -> object:
+        """The tokenizer; all documents are encoded here by as many processes as there are cores."""
+        tokenizer = learn(text, vocab)
+        _Worker.encode = tokenizer.encode
+        texts = [b"\0" + data for _, data in sources]
+        with multiprocessing.get_context("fork").Pool() as pool:
+            tokenizer.encode = dict(zip(texts, pool.map(_Worker.run, texts, chunksize=64), strict=True)).__getitem__
+        return tokenizer
+
     prepare.read_documents = lambda dataset, sha256: sources
+    prepare.Tokenizer.train = learn_and_encode
     started = time.perf_counter()
     path = prepare.prepare("packages", "", vocab)
     prepare.select(path, "packages", "", vocab)
@@ -117,6 +135,16 @@ def make_corpus(vocab: int, megabytes: int) -> None:
     )
     size = sum(len(data) for _, data in sources)
     print(f"corpus: {size / 1e6:.0f} MB, {sizes}, in {time.perf_counter() - started:.0f} s", flush=True)
+
+
+class _Worker:
+    """What a process that encodes has: it is forked, so nothing needs to be sent."""
+
+    encode: Callable[[bytes], Any]
+
+    @classmethod
+    def run(cls, text: bytes) -> Any:
+        return cls.encode(text)
 
 
 def variant_of(code: Path, constants: dict[str, str], folder: Path) -> Path:
@@ -175,9 +203,14 @@ def main() -> None:
         codes[text] = variant_of(args.code, constants, folder / f"variant-{number}")
     if args.reference:
         codes["reference"] = adapt(args.reference, folder / "reference")
+    gpus = args.gpus.split(",")
+    started = time.perf_counter()
+    with ThreadPoolExecutor(COMPILED_AT_ONCE) as pool:
+        list(pool.map(lambda code: train(code, args.first_seed, 0.2, gpus[0]), codes.values()))
+    print(f"all compiled in {time.perf_counter() - started:.0f} s", flush=True)
     results: dict[str, list[dict[str, float]]] = {name: [] for name in codes}
     free: queue.Queue[str] = queue.Queue()
-    for gpu in args.gpus.split(","):
+    for gpu in gpus:
         free.put(gpu)
     writing = threading.Lock()
 
@@ -194,14 +227,28 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     # Side by side, so that a slow hour meets all codes; their order turns around so that each card does.
     orders = itertools.cycle([list(codes), list(reversed(codes))])
-    with ThreadPoolExecutor(len(args.gpus.split(","))) as pool:
+    with ThreadPoolExecutor(len(gpus)) as pool:
         list(pool.map(lambda job: one(*job), [(name, seed) for seed in seeds for name in next(orders)]))
+    summarise(results)
+
+
+def summarise(results: dict[str, list[dict[str, float]]]) -> None:
+    """Print means and standard deviations, and each code's val_bpb against the reference's at equal seeds."""
     for name, runs in results.items():
         for key in ("val_bpb", "mfu_percent", "peak_vram_mb"):
             values = [run[key] for run in runs if key in run]
             if values:
                 spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
                 print(f"{name:<40} {key:<14} {statistics.fmean(values):.4f}{spread}")
+    scores = {name: {run["seed"]: run["val_bpb"] for run in runs if "val_bpb" in run} for name, runs in results.items()}
+    other = scores.pop("reference", {})
+    for name, ours in scores.items():
+        pairs = [ours[seed] - other[seed] for seed in sorted(ours.keys() & other.keys())]
+        if len(pairs) > 1:
+            test = stats.ttest_1samp(pairs, 0)
+            low, high = test.confidence_interval()
+            each = " ".join(f"{pair:+.4f}" for pair in pairs)
+            print(f"{name} - reference: {statistics.fmean(pairs):+.4f} (95 % {low:+.4f} to {high:+.4f}), of {each}")
 
 
 if __name__ == "__main__":

@@ -130,6 +130,7 @@ class Literal:
     """
 
     value: object  # of a choice the first
+    is_choice: bool  # then only a run knows which of the two holds
     text: str  # as the source writes it
     start: int
     end: int
@@ -159,7 +160,9 @@ def literals(source: str) -> dict[str, Literal | None]:
             continue
         assert value.end_lineno is not None and value.end_col_offset is not None, "parsed from source"
         start, end = starts[value.lineno - 1] + value.col_offset, starts[value.end_lineno - 1] + value.end_col_offset
-        found[name] = Literal(value=known, text=data[start:end].decode(errors="replace"), start=start, end=end)
+        text = data[start:end].decode(errors="replace")
+        is_choice = isinstance(value, ast.IfExp)
+        found[name] = Literal(value=known, is_choice=is_choice, text=text, start=start, end=end)
     return found
 
 

@@ -141,10 +141,12 @@ def tunables(sources: Mapping[str, str]) -> list[Tunable]:
 
 
 def numbers(sources: Mapping[str, str]) -> Iterator[Tunable]:
-    """Every number that a file of ``sources`` states at top level."""
+    """Every number that a file of ``sources`` states at top level, but for choices between two."""
     for path, source in sources.items():
         for name, literal in literals(source).items():
-            if literal is not None and isinstance(literal.value, int | float) and not isinstance(literal.value, bool):
+            if literal is None or literal.is_choice or isinstance(literal.value, bool):
+                continue
+            if isinstance(literal.value, int | float):
                 yield Tunable(name=name, path=path, value=literal.value, text=literal.text)
 
 

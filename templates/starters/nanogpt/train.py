@@ -30,23 +30,25 @@ DTYPE = torch.bfloat16 if GPU else torch.float32  # of activations; weights are 
 DEPTH = 6 if GPU else 2  # blocks
 ASPECT = 128 if GPU else 32  # width of the residual stream per block of depth
 HEAD_DIM = 128 if GPU else 32  # width of one attention head
+VALUE_TABLES = 3 if GPU else 0  # so many of the last blocks add to each value an embedding of its token
 MLP_RATIO = 4  # hidden width of the MLP / width of the residual stream
 SEQ_LEN = 2048 if GPU else 256  # tokens the model can look back on; a divisor of 2048
 ROTARY_BASE = 10_000  # longest wavelength of the rotary position code, in tokens / 2 pi
 
 # Optimiser. Muon for the matrices of the blocks, AdamW for the embedding and the head.
-TOTAL_BATCH_SIZE = 2**17 if GPU else 2**11  # tokens per optimiser step
-DEVICE_BATCH_SIZE = 64 if GPU else 16  # sequences per forward pass, as memory allows
+TOTAL_BATCH_SIZE = 2**16 if GPU else 2**11  # tokens per optimiser step
+DEVICE_BATCH_SIZE = 32 if GPU else 16  # sequences per forward pass, as memory allows
 MATRIX_LR = 0.01  # Muon
-MOMENTUM = 0.95  # Muon
-EMBEDDING_LR = 0.1  # AdamW
+MOMENTUM = 0.9 if GPU else 0.95  # Muon
+EMBEDDING_LR = 0.1  # AdamW, of the value embeddings too
 HEAD_LR = 0.002  # AdamW
+LR_SCALE = 2.5 if GPU else 1.0  # on all three: larger batches bear larger steps
 ADAM_BETAS = (0.8, 0.95)
 WEIGHT_DECAY = 0.05  # of the matrices, per step and unit of learning rate
 
 # Schedule, in fractions of the time budget.
 WARMUP_RATIO = 0.05  # learning rates rise from zero
-WARMDOWN_RATIO = 0.3  # learning rates fall to FINAL_LR_FRAC
+WARMDOWN_RATIO = 0.5 if GPU else 0.3  # learning rates fall to FINAL_LR_FRAC
 FINAL_LR_FRAC = 0.0  # of the peak
 
 # The run.
@@ -68,8 +70,8 @@ def norm(x: Tensor) -> Tensor:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (i, i + D/2) of the last dimension by an angle proportional to the position."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    other = x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)  # of each pair; read in place where this is compiled
+    return x * cos + other * sin
 
 
 class Attention(nn.Module):
@@ -80,9 +82,11 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, values: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
         B, T, C = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, C // HEAD_DIM, HEAD_DIM).unbind(2)
+        if values is not None:
+            v = v + values.view_as(v)
         q, k = rotate(norm(q), cos, sin), rotate(norm(k), cos, sin)
         y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True)
         return self.out(y.transpose(1, 2).reshape(B, T, C))
@@ -106,8 +110,8 @@ class Block(nn.Module):
         self.attention = Attention(width)
         self.mlp = MLP(width)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.attention(norm(x), cos, sin)
+    def forward(self, x: Tensor, values: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
+        x = x + self.attention(norm(x), values, cos, sin)
         return x + self.mlp(norm(x))
 
 
@@ -118,9 +122,11 @@ class GPT(nn.Module):
         self.embedding = nn.Embedding(vocab_size, width)
         self.blocks = nn.ModuleList(Block(width) for _ in range(DEPTH))
         self.head = nn.Linear(width, vocab_size, bias=False)
+        self.values = nn.ModuleList(nn.Embedding(vocab_size, width) for _ in range(min(VALUE_TABLES, DEPTH)))
         angles = torch.outer(torch.arange(SEQ_LEN), ROTARY_BASE ** -torch.linspace(0, 1, HEAD_DIM // 2))
-        self.register_buffer("cos", angles.cos().to(DTYPE)[:, None], persistent=False)  # the same for all heads
-        self.register_buffer("sin", angles.sin().to(DTYPE)[:, None], persistent=False)
+        cos, sin = angles.cos().to(DTYPE)[:, None], angles.sin().to(DTYPE)[:, None]  # the same for all heads
+        self.register_buffer("cos", torch.cat((cos, cos), dim=-1), persistent=False)
+        self.register_buffer("sin", torch.cat((-sin, sin), dim=-1), persistent=False)
         self.init_weights()
 
     @torch.no_grad()
@@ -128,6 +134,8 @@ class GPT(nn.Module):
         """Blocks start as the identity, the head as the uniform distribution: a loss of log(vocab_size)."""
         nn.init.normal_(self.embedding.weight)
         nn.init.zeros_(self.head.weight)
+        for table in self.values:
+            nn.init.normal_(table.weight, std=table.embedding_dim**-0.5)
         for block in self.blocks:
             for layer in (block.attention.qkv, block.mlp.up):
                 nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
@@ -137,8 +145,10 @@ class GPT(nn.Module):
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> Tensor:
         """The logits; or, given targets, their mean cross-entropy in nats per token."""
         x = norm(self.embedding(tokens).to(DTYPE))
-        for block in self.blocks:
-            x = block(x, self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
+        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
+        tables = [None] * (DEPTH - len(self.values)) + list(self.values)
+        for block, table in zip(self.blocks, tables, strict=True):
+            x = block(x, None if table is None else table(tokens).to(DTYPE), cos, sin)
         logits = self.head(norm(x))
         if targets is None:
             return logits
@@ -167,7 +177,8 @@ def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
     X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(iterations):
         A = X @ X.mT
-        X = 3.4445 * X + (-4.7750 * A + 2.0315 * A @ A) @ X
+        B = torch.baddbmm(A, A, A, beta=-4.7750, alpha=2.0315)
+        X = torch.baddbmm(X, B, X, beta=3.4445)
     return X.mT if tall else X
 
 
@@ -199,9 +210,10 @@ class Optimizer:
         for weight in model.blocks.parameters():
             by_shape[weight.shape].append(weight)
         self.matrices = [(weights, torch.zeros_like(torch.stack(weights))) for weights in by_shape.values()]
+        rates = {model.head: HEAD_LR} | dict.fromkeys((model.embedding, *model.values), EMBEDDING_LR)
         self.vectors = [
-            (weight, lr, (torch.zeros_like(weight), torch.zeros_like(weight)))
-            for weight, lr in ((model.embedding.weight, EMBEDDING_LR), (model.head.weight, HEAD_LR))
+            (layer.weight, lr, (torch.zeros_like(layer.weight), torch.zeros_like(layer.weight)))
+            for layer, lr in rates.items()
         ]
         self.weights = list(model.parameters())
         self.steps = 0
@@ -223,7 +235,7 @@ def learning_rate_scale(progress: float) -> float:
     """Factor on all learning rates at ``progress`` (0 to 1) of the run."""
     rise = progress / WARMUP_RATIO if WARMUP_RATIO else 1.0
     fall = (1 - progress) / WARMDOWN_RATIO if WARMDOWN_RATIO else 1.0
-    return min(1.0, rise, FINAL_LR_FRAC + (1 - FINAL_LR_FRAC) * fall)
+    return LR_SCALE * min(1.0, rise, FINAL_LR_FRAC + (1 - FINAL_LR_FRAC) * fall)
 
 
 # ---------------------------------------------------------------------------------------------------------
