@@ -38,3 +38,6 @@ if [ "$STARTERS" = 1 ]; then
 else
     install '.[dev]'
 fi
+
+# The scripts write nothing into their folder, so that each command would compile the core anew: 0.4 s in place of 0.25.
+"$VENV/bin/python" -m compileall -q scripts/autoresearch
