@@ -295,10 +295,11 @@ def test_trial_is_as_far_as_its_runner_says(loop: Loop) -> None:
         loop.submit("a third of the rate", "--wait", 0, expect=10, LR=3)
         live = Path(loop.trials()[-1].directory) / LIVE_FILE
         eventually(lambda: live.exists() and json.loads(live.read_text())["loss"] is not None)
-        running = seen(Observer(loop.folder, "apr5")).running
+        glance = seen(Observer(loop.folder, "apr5"))
+        running = glance.running
     loop.await_trial()
     assert running is not None
     assert (running.number, running.seed, running.purpose, running.fraction) == (3, 1, "screen", 0.4)
     assert running.losses[0] == pytest.approx(7.93)
     assert running.losses[-1] == running.loss == pytest.approx(4.03)
-    assert re.fullmatch(r"CPU: .* GiB", running.devices[0]) or may_see_gpu(dict(os.environ))
+    assert re.fullmatch(r"CPU: .* GiB", glance.devices[0][1]) or may_see_gpu(dict(os.environ))

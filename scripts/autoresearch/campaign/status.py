@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +14,10 @@ from autoresearch.campaign.notices import STUCK_AFTER
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.others import Other, others
 from autoresearch.campaign.progress import Progress
-from autoresearch.campaign.rebase import awaited
+from autoresearch.campaign.under_way import describe_trials, measured, standing
 from autoresearch.executors.base import read_json
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
-from autoresearch.trial import LIVE_FILE, LOG_FILE, STARTED_FILE, WAITS_FOR
+from autoresearch.trial import LIVE_FILE, LOG_FILE, WAITS_FOR
 from autoresearch.verdict.keep_rule import KeepRule
 
 OPEN_BESIDE_RUNNING = 2  # experiments that may wait, or wait to be logged, beside as many as may run at once
@@ -55,8 +53,8 @@ class Status:
     noise: dict[str, Any] | None
     experiment: dict[str, Any] | None  # the open one; of several the one to be logged, else the first
     running: dict[str, Any] | None  # its trial, or a re-test of the incumbent
-    opened: list[dict[str, Any]]  # every open experiment, with its "standing"
-    trials: list[dict[str, Any]]  # every trial under way
+    opened: list[dict[str, Any]]  # every open experiment, with its "standing" and the metric of its "seeds" so far
+    trials: list[dict[str, Any]]  # every trial under way, with the "description" of its experiment
     history: list[dict[str, Any]]
     near_misses: list[Lesson]  # worth a second look; only after STUCK_AFTER misses in a row
     memory: Memory
@@ -78,7 +76,7 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
     rule = None if oc.campaign.rule is None else KeepRule.from_json(oc.campaign.rule)
     misses = oc.ledger.misses_in_a_row(oc.tag)
     memory = remember(oc.ledger, oc.repo, oc.tag)
-    trials = [describe_running(trial, oc.config.budget_s) for trial in progress.trials]
+    trials = describe_trials(oc.ledger, oc.tag, progress.opened, progress.trials, oc.config.budget_s)
     disturbed = _disturbed(oc, experiment)
     warnings = [text for text in (last_push(oc), _wrong_branch(oc), _deterministic(oc, rule), disturbed) if text]
     return Status(
@@ -97,7 +95,7 @@ def status(oc: OpenCampaign, progress: Progress, *, history: int = 20) -> Status
         noise=None if rule is None else noise(rule),
         experiment=None if experiment is None else describe(oc, experiment),
         running=next(iter(trials), None),
-        opened=[{**describe(oc, each, trials=False), "standing": standing(each, progress)} for each in progress.opened],
+        opened=[_describe_open(oc, each, progress) for each in progress.opened],
         trials=trials,
         history=[
             describe(oc, each, trials=False)
@@ -185,6 +183,14 @@ def describe(oc: OpenCampaign, experiment: Experiment, *, trials: bool = True) -
     return shown
 
 
+def _describe_open(oc: OpenCampaign, experiment: Experiment, progress: Progress) -> dict[str, Any]:
+    return {
+        **describe(oc, experiment, trials=False),
+        "seeds": measured(oc.ledger, experiment),
+        "standing": standing(experiment, progress.opened, progress.trials),
+    }
+
+
 def _describe_trial(trial: Trial) -> dict[str, Any]:
     result = trial.result
     return {
@@ -199,27 +205,6 @@ def _describe_trial(trial: Trial) -> dict[str, Any]:
         "watched": {} if result is None else result.watched,
         "duration_s": None if result is None else result.duration_s,
         "peak_mem_mib": None if result is None else result.peak_mem_mib,
-        "log": str(Path(trial.directory) / LOG_FILE),
-    }
-
-
-def describe_running(trial: Trial, budget_s: float) -> dict[str, Any]:
-    """The trial under way, with what its runner last said of it."""
-    live = read_json(Path(trial.directory) / LIVE_FILE)
-    waits_for = str(live.get(WAITS_FOR, ""))
-    began = read_json(Path(trial.directory) / STARTED_FILE).get("started_at", trial.created_at)
-    elapsed_s = 0.0 if waits_for else time.time() - datetime.fromisoformat(began).timestamp()
-    return {
-        "id": trial.id,
-        "number": trial.number,
-        "seed": trial.seed,
-        "purpose": trial.purpose.value,
-        "waits_for": waits_for,
-        "elapsed_s": round(max(0.0, elapsed_s), 1),
-        "budget_s": budget_s,
-        "fraction": live.get("fraction"),
-        "loss": live.get("loss"),
-        "memory_mib": live.get("memory_mib"),
         "log": str(Path(trial.directory) / LOG_FILE),
     }
 
@@ -289,20 +274,6 @@ def has_room(oc: OpenCampaign, opened: Sequence[Experiment]) -> bool:
     """Whether one more experiment may be submitted ahead."""
     beside = oc.config.isolation != "inplace"
     return beside and len(opened) < oc.config.executor.parallel + OPEN_BESIDE_RUNNING
-
-
-def standing(experiment: Experiment, progress: Progress) -> str:
-    """What an open experiment is at, or waits for."""
-    base = awaited(experiment, progress.opened)
-    if experiment.state is State.JUDGED:
-        first = progress.opened[0]
-        blocked = experiment is not first and next_to_log([first, experiment]) is not experiment
-        return f"{experiment.verdict}, kept once experiment {first.number} is decided" if blocked else "to be logged"
-    if any(trial.number == experiment.number and trial.purpose in DECIDING for trial in progress.trials):
-        return "running"
-    if base is not None:
-        return f"waits for experiment {base.number}, which it is built on"
-    return "waits for a slot"
 
 
 def _way_out(misses: int, families: Sequence[Family]) -> str:

@@ -241,7 +241,7 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class OpenExperiment:
-    """The experiment that is not decided yet."""
+    """An experiment that is not decided yet."""
 
     number: int
     commit: str
@@ -252,6 +252,8 @@ class OpenExperiment:
     created_at: str
     values: dict[int, float]  # seed -> metric, so far
     running_seeds: list[int]
+    incumbent: int | None  # the experiment it is built on and compared with
+    standing: str  # what it is at, or waits for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,7 +292,9 @@ class Summary:
     retest_due: bool  # the keep rule wants the incumbent run again, and it does not run yet
     misses_in_a_row: int  # discards and crashes since the last keep
     max_seeds: int  # trials that an experiment may take
-    open_experiment: OpenExperiment | None
+    open_experiment: OpenExperiment | None  # of several the first
+    open_experiments: list[OpenExperiment]  # by number
+    trials_under_way: list[dict[str, Any]]  # as ``campaign.under_way`` describes them, re-tests too
     event_counts: dict[str, int]
     events: list[Event]  # the last ones, oldest first
     notes: list[Note]  # the agent's last ones, oldest first

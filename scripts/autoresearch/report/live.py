@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,12 +17,13 @@ from typing import Any
 
 from autoresearch.campaign.opened import find_campaign, open_campaign, open_ledger
 from autoresearch.campaign.progress import bring_forward
-from autoresearch.campaign.status import describe_running
+from autoresearch.campaign.under_way import describe_trials, measured, standing
 from autoresearch.errors import AutoresearchError
 from autoresearch.ledger import Campaign, Experiment, Ledger, State, Trial
 from autoresearch.report.device_use import DeviceUse
+from autoresearch.report.open_text import OpenRow, open_rows
 from autoresearch.runner.watch import Watch
-from autoresearch.trial import LIVE_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE, TrialSpec
+from autoresearch.trial import LIVE_FILE, LOG_FILE, SPEC_FILE, TrialSpec
 
 DECISIONS = 40  # more than any screen has lines for
 LIKE_TRIALS = 5  # completed ones, by whose median length the time left is estimated
@@ -45,7 +46,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class RunningTrial:
-    """The trial under way. ``left_s`` is an estimate, ``losses`` the training losses so far, thinned."""
+    """A trial under way. ``left_s`` is an estimate, ``losses`` the training losses so far, thinned."""
 
     number: int
     seed: int
@@ -56,7 +57,6 @@ class RunningTrial:
     left_s: float | None
     loss: float | None
     losses: tuple[float, ...]
-    devices: tuple[str, ...]
     ended: bool  # its result waits to be taken in
     waits_for: str = ""  # what keeps it from starting; "" once it has
 
@@ -79,7 +79,9 @@ class Glance:
     state: str  # of it: running | judged | failed; "" while the agent thinks
     verdict: str
     idle_s: float | None  # since the last decision
-    running: RunningTrial | None
+    running: RunningTrial | None  # the trial that was started first
+    opened: tuple[OpenRow, ...]  # all that is open and runs, where that is more than one; () else
+    devices: tuple[tuple[int, str], ...]  # an experiment that has a trial, and a device that this one uses
     decisions: tuple[Decision, ...]  # the last one first
     told: str  # what we did or could not do
 
@@ -90,7 +92,8 @@ class Observer:
     def __init__(self, project: Path, tag: str | None) -> None:
         self._project, self._tag = project, tag
         self._trace: LossTrace | None = None
-        self._device: DeviceUse | None = None
+        self._devices: dict[Path, DeviceUse] = {}  # of the trials under way, by their folders
+        self._is_stuck = False  # whether some trial waits to be taken in
         self._waiting_since: float | None = None  # for somebody to bring the campaign forward
         self._known_baseline: tuple[int, float | None] = (0, None)
         self._told = ""
@@ -117,10 +120,14 @@ class Observer:
 
     def _glance(self, ledger: Ledger, campaign: Campaign, select: Any) -> Glance:
         tag, config = campaign.tag, campaign.config
-        running = next(iter(ledger.open_trials(tag)), None)
+        trials, opened = ledger.open_trials(tag), ledger.open_experiments(tag)
+        running = next(iter(trials), None)
+        several = len(opened) > 1 or len(trials) > 1
+        described = describe_trials(ledger, tag, opened, trials, config["budget_s"])
+        self._is_stuck = any(map(_is_stuck, described))
         best = ledger.incumbent(tag)
         last = ledger.experiments(tag, last=DECISIONS)
-        experiment = _shown_of(ledger.open_experiments(tag), running)
+        experiment = _shown_of(opened, running)
         level, se, gain = _belief(campaign)
         return Glance(
             tag=tag,
@@ -137,7 +144,9 @@ class Observer:
             state=_state(experiment),
             verdict="" if experiment is None else experiment.verdict,
             idle_s=_idle_s(last),
-            running=None if running is None else self._running(running, config["budget_s"], _usual_s(select, tag)),
+            running=None if running is None else self._running(running, described[0], _usual_s(select, tag)),
+            opened=_open_rows(ledger, opened, trials, described) if several else (),
+            devices=self._device_use(trials),
             decisions=tuple(_decision(each) for each in reversed(last) if each.status is not None),
             told=self._told,
         )
@@ -149,14 +158,12 @@ class Observer:
             self._known_baseline = (campaign.epoch, None if found is None else found.metric)
         return self._known_baseline[1]
 
-    def _running(self, trial: Trial, budget_s: float, usual_s: float | None) -> RunningTrial:
+    def _running(self, trial: Trial, described: Mapping[str, Any], usual_s: float | None) -> RunningTrial:
         directory = Path(trial.directory)
         if self._trace is None or self._trace.directory != directory:
-            self._trace, self._device = LossTrace(directory), DeviceUse(directory)
-        assert self._device is not None, "made together with the trace"
-        live = describe_running(trial, budget_s)
-        elapsed_s = float(live["elapsed_s"])
-        fraction = live["fraction"] if live["fraction"] is not None else min(elapsed_s / budget_s, 1.0)
+            self._trace = LossTrace(directory)
+        elapsed_s, budget_s = float(described["elapsed_s"]), float(described["budget_s"])
+        fraction = described["fraction"] if described["fraction"] is not None else min(elapsed_s / budget_s, 1.0)
         return RunningTrial(
             number=trial.number,
             seed=trial.seed,
@@ -165,35 +172,29 @@ class Observer:
             budget_s=budget_s,
             fraction=fraction,
             left_s=_left_s(elapsed_s, fraction, usual_s),
-            loss=live["loss"],
+            loss=described["loss"],
             losses=self._trace.read(elapsed_s),
-            devices=self._device.read(),
-            ended=(directory / RESULT_FILE).exists(),
-            waits_for=live["waits_for"],
+            ended=described["ended"],
+            waits_for=described["waits_for"],
         )
+
+    def _device_use(self, trials: Sequence[Trial]) -> tuple[tuple[int, str], ...]:
+        folders = [Path(trial.directory) for trial in trials]
+        self._devices = {folder: self._devices.get(folder) or DeviceUse(folder) for folder in folders}
+        used = ((trial.number, self._devices[folder].read()) for trial, folder in zip(trials, folders, strict=True))
+        return tuple((number, text) for number, texts in used for text in texts)
 
     # ---- bringing the campaign forward
 
     def _is_due(self, glance: Glance) -> bool:
         """Whether something has waited long enough for a command of the loop that does not come."""
-        trial = glance.running
-        stuck = trial is not None and (
-            trial.ended or ((trial.waits_for or trial.elapsed_s > SILENCE_S) and self._is_silent())
-        )
-        if not stuck and not (glance.state == State.RUNNING and trial is None):
+        if not self._is_stuck and not (glance.state == State.RUNNING and glance.running is None):
             self._waiting_since = None
             return False
         now = time.monotonic()
         if self._waiting_since is None:
             self._waiting_since = now
         return now - self._waiting_since >= PATIENCE_S
-
-    def _is_silent(self) -> bool:
-        assert self._trace is not None, "a running trial has been looked at"
-        try:
-            return time.time() - (self._trace.directory / LIVE_FILE).stat().st_mtime > SILENCE_S
-        except OSError:
-            return True
 
     def _bring_forward(self) -> None:
         """As ``status.py`` does, but without waiting where another command is at work."""
@@ -237,6 +238,27 @@ class LossTrace:
 
 
 # ---- pieces
+
+
+def _is_stuck(trial: Mapping[str, Any]) -> bool:
+    """Whether it has ended, or its runner seems to be dead, and nobody has noticed."""
+    return trial["ended"] or ((trial["waits_for"] or trial["elapsed_s"] > SILENCE_S) and _is_silent(trial["log"]))
+
+
+def _is_silent(log: str) -> bool:
+    try:
+        return time.time() - Path(log).with_name(LIVE_FILE).stat().st_mtime > SILENCE_S
+    except OSError:
+        return True
+
+
+def _open_rows(
+    ledger: Ledger, opened: Sequence[Experiment], trials: Sequence[Trial], described: Sequence[Mapping[str, Any]]
+) -> tuple[OpenRow, ...]:
+    shown = [
+        {**vars(each), "standing": standing(each, opened, trials), "seeds": measured(ledger, each)} for each in opened
+    ]
+    return tuple(open_rows(shown, described))
 
 
 def _shown_of(opened: Sequence[Experiment], running: Trial | None) -> Experiment | None:

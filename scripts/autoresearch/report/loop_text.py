@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from autoresearch.campaign.decide import Decision
@@ -10,9 +11,11 @@ from autoresearch.campaign.status import Status
 from autoresearch.output import fenced, one_line
 from autoresearch.report.format import duration, number
 from autoresearch.report.memory_text import memory_lines, near_miss_lines
+from autoresearch.report.open_text import open_lines, open_rows, open_title
 from autoresearch.report.others_text import other_lines
 
 DESCRIPTION_WIDTH = 70
+LINE_WIDTH = 80  # of what is open: a line each, also where a terminal is not wider
 
 
 def render_status(status: Status) -> str:
@@ -35,8 +38,7 @@ def render_status(status: Status) -> str:
         lines += near_miss_lines(status.near_misses, status.incumbent["commit"])
     if status.experiment is not None:
         lines += experiment_lines(status.experiment, status.metric)
-    lines += open_lines(status.opened)
-    lines += [running_line(each) for each in status.trials]
+    lines += under_way_lines(status)
     if status.log_tail:
         lines.append(fenced(status.log_tail))
     lines += [f"repaired: {text}" for text in status.repaired]
@@ -103,16 +105,16 @@ def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
     return lines
 
 
-def open_lines(opened: list[dict[str, Any]]) -> list[str]:
-    """What is open, where that is more than one experiment."""
-    if len(opened) < 2:
-        return []
-    lines = [
-        f"  {each['number']:>4} on experiment {each['incumbent']}: {each['standing']}: "
-        f"{one_line(each['description'], DESCRIPTION_WIDTH)}"
-        for each in opened
-    ]
-    return ["open experiments:", *lines]
+def under_way_lines(status: Status) -> list[str]:
+    """What is open and what runs: of several a line each, of one all that is known of its trial."""
+    if len(status.opened) < 2 and len(status.trials) < 2:
+        return [running_line(each) for each in status.trials]
+    rows = open_rows(status.opened, status.trials)
+    lines = [f"{open_title(status.opened)}:", *(f"  {each}" for each in open_lines(rows, LINE_WIDTH - 2))]
+    if status.trials:
+        first = Path(status.trials[0]["log"])
+        lines.append(f"  logs: {first.parent.with_name(f'{status.tag}.NUMBER.*')}/{first.name}")
+    return lines
 
 
 def running_line(running: dict[str, Any]) -> str:
@@ -131,8 +133,7 @@ def running_line(running: dict[str, Any]) -> str:
 def render_run(status: Status, shown: dict[str, Any], notes: list[str]) -> str:
     """What ``run_experiment.py`` says: the experiment, its verdict or its running trial, the next step."""
     lines = experiment_lines(shown, status.metric)
-    lines += open_lines(status.opened)
-    lines += [running_line(each) for each in status.trials]
+    lines += under_way_lines(status)
     if status.log_tail:
         lines.append(fenced(status.log_tail))
     lines += [f"note: {note}" for note in notes]

@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from autoresearch.campaign.opened import find_campaign, home_of, open_ledger
+from autoresearch.campaign.under_way import describe_trials, standing
 from autoresearch.ledger import DECIDING, Campaign, Event, Ledger, Purpose, State, Status
 from autoresearch.report.discoveries import discoveries
 from autoresearch.report.figures import (
@@ -77,6 +78,8 @@ class _Moment(NamedTuple):
     events: list[Event]
     event_counts: dict[str, int]
     misses_in_a_row: int
+    standings: dict[int, str]  # of the open experiments
+    trials_under_way: list[dict[str, Any]]
 
 
 def summarise(ledger: Ledger, campaign: Campaign, *, insights: str = "") -> Summary:
@@ -87,6 +90,7 @@ def summarise(ledger: Ledger, campaign: Campaign, *, insights: str = "") -> Summ
         experiments = [ExperimentRow(*row) for row in found]
         found = select(f"SELECT {TRIAL_COLUMNS} FROM trial WHERE tag = ? ORDER BY created_at, id", tag)  # noqa: S608
         trials = [TrialRow(*row) for row in found]
+        opened, under_way = ledger.open_experiments(tag), ledger.open_trials(tag)
         kinds = select("SELECT kind, COUNT(*) FROM event WHERE tag = ? GROUP BY kind ORDER BY kind", tag)
         moment = _Moment(
             campaign=ledger.campaign(tag) or campaign,
@@ -95,6 +99,8 @@ def summarise(ledger: Ledger, campaign: Campaign, *, insights: str = "") -> Summ
             events=ledger.events(tag, last=EVENTS),
             event_counts=dict(map(tuple, kinds)),
             misses_in_a_row=ledger.misses_in_a_row(tag),
+            standings={each.number: standing(each, opened, under_way) for each in opened},
+            trials_under_way=describe_trials(ledger, tag, opened, under_way, campaign.config["budget_s"]),
         )
     return _summary(moment, insights)
 
@@ -119,7 +125,11 @@ def _summary(moment: _Moment, insights: str) -> Summary:
     counts = _counts(experiments)
     started_at, last_at, elapsed_s = span(experiments, trials)
     decided = counts.run - counts.open
-    undecided = [experiment for experiment in experiments if experiment.state != State.DECIDED]
+    undecided = [
+        _open_experiment(each, by_number, moment.standings.get(each.number, ""))
+        for each in experiments
+        if each.state != State.DECIDED
+    ]
     notes = [Note(number=each.number, status=each.word, text=each.note) for each in experiments if each.note.strip()]
     return Summary(
         tag=campaign.tag,
@@ -156,7 +166,9 @@ def _summary(moment: _Moment, insights: str) -> Summary:
         retest_due=retest_due and not retest_runs,
         misses_in_a_row=moment.misses_in_a_row,
         max_seeds=campaign.config["keep"]["max_seeds"],
-        open_experiment=_open_experiment(undecided[0], by_number) if undecided else None,
+        open_experiment=next(iter(undecided), None),
+        open_experiments=undecided,
+        trials_under_way=moment.trials_under_way,
         event_counts=moment.event_counts,
         events=moment.events,
         notes=notes[-NOTES:],
@@ -283,7 +295,7 @@ def _family(name: str, experiments: Sequence[ExperimentRow], trials: Trials) -> 
     )
 
 
-def _open_experiment(experiment: ExperimentRow, trials: Trials) -> OpenExperiment:
+def _open_experiment(experiment: ExperimentRow, trials: Trials, standing_now: str) -> OpenExperiment:
     own = own_trials(experiment, trials)
     return OpenExperiment(
         number=experiment.number,
@@ -295,4 +307,6 @@ def _open_experiment(experiment: ExperimentRow, trials: Trials) -> OpenExperimen
         created_at=experiment.created_at,
         values=values_by_seed(own),
         running_seeds=[trial.seed for trial in own if trial.outcome is None],
+        incumbent=experiment.incumbent,
+        standing=standing_now,
     )

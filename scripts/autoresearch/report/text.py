@@ -5,15 +5,16 @@ The most important thing stands first, what to do next stands last, beside the p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from autoresearch.output import one_line
 from autoresearch.report import sections
 from autoresearch.report.discovery_sections import discovery_sections
 from autoresearch.report.figures import Credit, Measured, Noise, OpenExperiment, Summary, Throughput
 from autoresearch.report.format import NOTHING, duration, gpu_hours, number, plural, share, signed
+from autoresearch.report.open_text import open_lines, open_rows, open_title, progress
 from autoresearch.report.page import (
     Column,
     Section,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SEEDS_SHOWN = 5
+OPEN_SHOWN = 12
 WIDE_ENOUGH = 76  # for explanations beside figures; on a narrower page they wrap
 CAMPAIGNS_SHOWN = 40  # the newest ones
 CLAIM_WORDS = {"confirmed": "confirmed on fresh seeds", "inconclusive": "inconclusive on fresh seeds"}
@@ -51,6 +53,7 @@ def render(summary: Summary, *, width: int | None = None, colour: bool | None = 
 
 
 def _sections(summary: Summary, width: int) -> Iterator[Section]:
+    yield _under_way(summary, width)
     yield sections.kept(summary, width)
     yield sections.near_misses(summary, width)
     yield sections.constraint_limited(summary, width)
@@ -212,8 +215,8 @@ def _facts(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "use", _use(summary.throughput)
     if summary.validation_looks:
         yield "looks", f"{summary.validation_looks} at the validation set, one for each completed trial"
-    if summary.open_experiment is not None:
-        yield "open", _open(summary.open_experiment)
+    if summary.open_experiment is not None and not _are_several(summary):
+        yield "open", _open(summary.open_experiment, summary.trials_under_way)
 
 
 def _measured(measured: Measured) -> str:
@@ -240,13 +243,30 @@ def _use(used: Throughput) -> str:
     return text if used.busy_share is None else f"{text}; the device was busy {share(used.busy_share)} of the time"
 
 
-def _open(found: OpenExperiment) -> str:
+def _open(found: OpenExperiment, trials: Sequence[Mapping[str, Any]]) -> str:
     text = f"experiment {found.number} ({found.commit[:7]}, {one_line(found.description, 60)}): "
     if found.state == "judged":
         return f"{text}judged {found.verdict}, to be logged: python scripts/log_result.py"
     done = f"{len(found.values)} of its trials completed"
     seeds = ", ".join(map(str, islice(found.running_seeds, SEEDS_SHOWN)))
-    return f"{text}{done}" + (f", running at seed {seeds}" if seeds else "")
+    own = next((trial for trial in trials if trial["number"] == found.number), None)
+    if own is None or own["waits_for"] or own["ended"] or len(found.running_seeds) != 1:
+        return f"{text}{done}" + (f", running at seed {seeds}" if seeds else "")
+    return f"{text}{done}, running at seed {', '.join([seeds, *progress(own)])}"
+
+
+def _are_several(summary: Summary) -> bool:
+    return len(summary.open_experiments) > 1 or len(summary.trials_under_way) > 1
+
+
+def _under_way(summary: Summary, width: int) -> Section:
+    """Where several are open at once: a line each."""
+    if not _are_several(summary):
+        return Section(title="", parts=[])
+    opened = [{**vars(each), "seeds": each.values} for each in summary.open_experiments]
+    rows = open_rows(opened, summary.trials_under_way)
+    shown = [line(each) for each in open_lines(rows[:OPEN_SHOWN], width)]
+    return Section(title=open_title(opened).capitalize(), parts=[*shown, *more(len(rows), OPEN_SHOWN)])
 
 
 def _level(measured: Measured | None) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from autoresearch.output import one_line
 from autoresearch.report.format import duration, number, plural, signed
 from autoresearch.report.live import Decision, Glance, Observer, RunningTrial
+from autoresearch.report.open_text import OpenRow, open_lines
 from autoresearch.report.page import LEAST_WIDTH, line
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ INTERVAL_S = 2.0
 BLOCKS = "▁▂▃▄▅▆▇█"
 PLAIN_BLOCKS = "_.-=+*#@"  # for a terminal without Unicode
 BAR_WIDTH = 40
+DECISIONS_AT_LEAST = 3  # that are shown before the devices of several trials
 WORD_STYLES = {"keep": "green", "discard": "", "crash": "red"}
 
 
@@ -106,11 +108,18 @@ def _lines(seen: Glance | str, width: int, height: int, blocks: str) -> list[Ren
     if isinstance(seen, str):
         return [line(one_line(seen, 400), "yellow"), line("Waiting for it.", "dim")]
     lines: list[RenderableType] = [*_campaign(seen), line("─" * width if blocks is BLOCKS else "-" * width, "dim")]
-    lines += _experiment(seen)
-    if seen.running is not None:
+    if seen.opened:
+        lines += _several(seen.opened, width, height - len(lines))
+    else:
+        lines += _experiment(seen)
+    if seen.running is not None and not seen.opened:
         lines += _trial(seen.running, width, blocks)
+        lines += [line(one_line(text, 200)) for _, text in seen.devices]
     if seen.told:
         lines.append(line(one_line(seen.told, 400), "yellow"))
+    if seen.opened:
+        spare = height - len(lines) - 1 - min(len(seen.decisions), DECISIONS_AT_LEAST)
+        lines += [line(f"{which} {one_line(text, 200)}", "dim") for which, text in seen.devices[: max(spare, 0)]]
     room = height - len(lines) - 1
     if seen.decisions and room > 0:
         lines.append(line("last decisions", "dim"))
@@ -145,6 +154,15 @@ def _experiment(seen: Glance) -> Iterator[Text]:
         yield line(f"idle{thinking}", "bold")
 
 
+def _several(opened: Sequence[OpenRow], width: int, height: int) -> Iterator[Text]:
+    """All that is open, a line each; what does not fit is counted."""
+    shown = len(opened) if len(opened) <= height else max(height - 1, 0)
+    for row, text in zip(opened, open_lines(opened[:shown], width), strict=False):
+        yield line(text, "yellow" if row.state.endswith("to be logged") else "")
+    if shown < len(opened):
+        yield line(f"… and {len(opened) - shown} more", "dim")
+
+
 def _trial(running: RunningTrial, width: int, blocks: str) -> Iterator[RenderableType]:
     if running.purpose != "retest":
         yield line(f"{running.purpose} trial at seed {running.seed}")
@@ -156,8 +174,6 @@ def _trial(running: RunningTrial, width: int, blocks: str) -> Iterator[Renderabl
         last = running.losses[-1] if running.loss is None else running.loss
         label = f"loss {last:.4g} "
         yield line(label + sparkline(running.losses, max(width - len(label), 1), blocks), "cyan")
-    for device in running.devices:
-        yield line(one_line(device, 200))
 
 
 def _progress(running: RunningTrial, width: int) -> Iterator[RenderableType]:
