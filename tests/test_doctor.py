@@ -18,15 +18,17 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT, RunScript
-from tests.loop_bench import BRANCH, TAG, Loop, make_loop, script_main
+from tests.loop_bench import BRANCH, CONFIG, TAG, Loop, make_loop, script_main
 from tests.setup_bench import PLAIN, Bench, make_bench
 from tests.trial_bench import eventually
 
 from autoresearch.agents.check_device import check_clock
+from autoresearch.agents.check_project import check_bytecode
 from autoresearch.agents.checks import require
 from autoresearch.agents.night import Night, NightFolder, Options
 from autoresearch.agents.profile import load_profile
 from autoresearch.errors import MachineError
+from autoresearch.trial import SPEC_FILE, TrialSpec
 
 CLAUDE = "echo '2.1.197 (Claude Code)'"
 KEYS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "OPENAI_API_KEY", "IS_SANDBOX")
@@ -284,6 +286,42 @@ def test_environment_that_drifted(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "more"))
     status, text, _ = examine(loop.folder)["environment"]
     assert (status, "newcomer: absent → 1.2" in text) == ("warning", True)
+
+
+def test_bytecode_that_no_trial_may_keep(
+    machine: Machine, tmp_path: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.replace("PYTHONDONTWRITEBYTECODE=1 ", "")
+    loop = make_loop(tmp_path / "project", run_script, config=config)
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    assert "bytecode" not in examine(loop.folder)
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    status, text, hint = examine(loop.folder)["bytecode"]
+    assert (status, hint) == ("warning", "unset PYTHONDONTWRITEBYTECODE")
+    assert text.startswith("PYTHONDONTWRITEBYTECODE=1 reaches the trials")
+    loop.baseline()
+    spec = TrialSpec.read(Path(loop.trials()[-1].directory) / SPEC_FILE)
+    assert spec.env["PYTHONDONTWRITEBYTECODE"] == "1", "and it does"
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("PYTHONDONTWRITEBYTECODE= python3 train.py", None),
+        ("./train.sh python", None),
+        ("", None),
+        ("uv run train.py", "unset PYTHONDONTWRITEBYTECODE"),
+        ("A=1 .venv/bin/python3.12 train.py", "unset PYTHONDONTWRITEBYTECODE"),
+        (
+            "A=1 PYTHONDONTWRITEBYTECODE=x python train.py --name='a b'",
+            """setup_campaign.py --reconfigure --command 'A=1 python train.py --name='"'"'a b'"'"''""",
+        ),
+    ],
+)
+def test_bytecode_is_a_matter_of_python_alone(command: str, hint: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    found = list(check_bytecode(command))
+    assert [(check.ok, check.hint.removeprefix("python scripts/")) for check in found] == [(None, hint)] * bool(hint)
 
 
 # ---- the disk

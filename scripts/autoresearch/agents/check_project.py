@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime
+from itertools import takewhile
 from pathlib import Path
 
 from autoresearch.agents.check import GIB, MIB, Check, failed, passed, refused, size, warning
@@ -31,6 +33,8 @@ LOW_BYTES = 1 * GIB
 TOO_LOW_BYTES = 50 * MIB  # for git, the ledger and a log
 LOW_INODES = 1000
 NAMED_AT_MOST = 3
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
+PYTHONS = re.compile(r"python[\d.]*|pypy[\d.]*|uv|torchrun|accelerate")
 
 
 def check_repository(repo: Repo) -> Check:
@@ -76,6 +80,7 @@ def check_set_up(repo: Repo, ledger: Ledger) -> Iterator[Check]:
         hint="python scripts/setup_campaign.py",
     )  # fmt: skip
     yield _check_planned_data(plan)
+    yield from check_bytecode(config.command)
 
 
 def _check_planned_data(plan: Plan) -> Check:
@@ -92,6 +97,7 @@ def check_campaign(oc: OpenCampaign) -> Iterator[Check]:
     yield _check_branch(oc)
     yield _check_data(oc)
     yield _check_environment(oc)
+    yield from check_bytecode(oc.config.command)
 
 
 def _check_state(oc: OpenCampaign) -> Check:
@@ -144,6 +150,26 @@ def _check_environment(oc: OpenCampaign) -> Check:
             "Bring it back, or measure a new baseline: python scripts/setup_campaign.py --reconfigure",
         )  # fmt: skip
     return passed(name, "as at the baseline")
+
+
+def check_bytecode(command: str) -> Iterator[Check]:
+    """A warning where each trial of a Python ``command`` would compile its modules anew; nothing else."""
+    words = shlex.split(command)
+    assigned = dict(word.split("=", 1) for word in takewhile(lambda word: "=" in word, words))
+    program = next((word for word in words if "=" not in word), "")
+    value = assigned.get(NO_BYTECODE, os.environ.get(NO_BYTECODE, ""))
+    if not value or not PYTHONS.fullmatch(Path(program).name):
+        return
+    hint = f"unset {NO_BYTECODE}"
+    if NO_BYTECODE in assigned:
+        without = re.sub(rf"(?<!\S){NO_BYTECODE}=\S*\s+", "", command)
+        hint = f"python scripts/setup_campaign.py --reconfigure --command {shlex.quote(without)}"
+    yield warning(
+        "bytecode",
+        f"{NO_BYTECODE}={value} reaches the trials: each compiles anew whatever is installed without .pyc files, "
+        "6 to 8 s at each start where that is torch",
+        hint,
+    )
 
 
 # ---- the disk
