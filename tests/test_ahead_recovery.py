@@ -15,6 +15,7 @@ from tests.trial_bench import eventually
 
 from autoresearch.campaign.opened import open_ledger
 from autoresearch.ledger import Experiment
+from autoresearch.repo import Repo
 
 # Read before the fixtures clear the environment: how many rounds of kills, and the seed of their moments.
 KILLS = int(os.environ.get("AUTORESEARCH_KILLS", "8"))
@@ -133,3 +134,38 @@ def test_hard_reset_and_clean_lose_nothing_that_is_ahead(loop: Loop) -> None:
     assert [row[3] for row in loop.rows] == ["keep"] * 3
     await_rest(loop)
     check(loop)
+
+
+def test_refs_that_stand_are_left_alone_and_others_are_put_right(
+    loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever became of them, and also where the command that mends them is killed between two."""
+    set_ref = Repo.set_ref
+    written: list[str] = []
+
+    def killed_after_one(repo: Repo, ref: str, commit: str) -> None:
+        set_ref(repo, ref, commit)
+        written.append(ref)
+        raise KeyboardInterrupt
+
+    with loop.holding():
+        ahead(loop, "wider", WIDTH=80)
+        ahead(loop, "narrower", WIDTH=60)
+        with monkeypatch.context() as patch:
+            patch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+            loop.look()
+        trace = (tmp_path / "trace").read_text()
+        assert ("for-each-ref" in trace, "update-ref" in trace) == (True, False)
+
+        gone, moved = (f"refs/autoresearch/{TAG}/experiments/{number}.1" for number in (1, 2))
+        loop.git("update-ref", "-d", gone)
+        loop.git("update-ref", moved, "HEAD")
+        with monkeypatch.context() as patch:
+            patch.setattr(Repo, "set_ref", killed_after_one)
+            with pytest.raises((KeyboardInterrupt, SystemExit, AssertionError)):
+                loop.look()
+        assert len(written) == 1
+        loop.look()
+        check_ahead(loop)
+    drain(loop)
+    await_rest(loop)

@@ -422,6 +422,12 @@ class Repo:
     def set_ref(self, ref: str, commit: str) -> None:
         self._run("update-ref", ref, commit)
 
+    def hold_refs(self, wanted: Mapping[str, str]) -> None:
+        """Point each ref at its commit; those that do already cost one question together and are not written."""
+        listed = self._run("for-each-ref", "--format=%(refname) %(objectname)", *wanted) if wanted else ""
+        for ref in wanted.items() - {tuple(line.split()) for line in listed.splitlines()}:
+            self.set_ref(*ref)
+
     def attach(self, branch: str, paths: Sequence[str]) -> None:
         """Put HEAD on ``branch`` without touching the work tree; ``paths`` are all in which the two differ."""
         self._run("symbolic-ref", "-m", "autoresearch: set up", "HEAD", f"refs/heads/{branch}")

@@ -165,9 +165,8 @@ def check_tip(oc: OpenCampaign) -> list[str]:
     Moved back (``git reset --hard``): it returns to the recorded commit, which no reset can lose.
     Moved on (the agent committed itself): left for run_experiment.py. Anything else needs a human.
     """
-    for experiment in oc.ledger.open_experiments(oc.tag):
-        if experiment.is_ahead:
-            hold_at_ref(oc, experiment)
+    ahead = [each for each in oc.ledger.open_experiments(oc.tag) if each.is_ahead]
+    oc.repo.hold_refs({_attempt_ref(oc, each, each.attempt): each.commit for each in ahead})
     expected = recorded_tip(oc)
     if told := _finish_submission(oc):
         return told
