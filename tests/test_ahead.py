@@ -219,7 +219,8 @@ def test_other_commands_say_what_is_open_and_lose_nothing(loop: Loop) -> None:
 
 def test_failed_experiment_ahead_is_logged_as_a_crash(loop: Loop) -> None:
     loop.write({"train.py": loop.text().replace("prepare.hold()", "prepare.hold()\nraise SystemExit(3)")})
-    loop.call("run_experiment", "-d", "broken", "--ahead", expect=10)
+    with loop.holding():  # it still runs when the command ends
+        loop.call("run_experiment", "-d", "broken", "--ahead", expect=10)
     await_judged(loop, 1)
     assert loop.look()["next"]["command"].endswith("scripts/log_result.py")
     assert loop.log()["experiment"]["status"] == "crash"
