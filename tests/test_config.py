@@ -29,7 +29,7 @@ progress: 'at (?P<percent>\d+)%'
 evaluate_command: python evaluate.py
 test_command: pytest
 prune: false
-keep: {boldness: strict, baseline_seeds: 4, max_seeds: 8, retest_every: 0}
+keep: {boldness: strict, baseline_seeds: 4, min_seeds: 2, max_seeds: 8, retest_every: 0}
 isolation: inplace
 executor: {kind: slurm, devices: [0, 1], partition: gpu}
 push: true
@@ -50,7 +50,7 @@ def test_the_least_config_has_the_documented_defaults() -> None:
         "lower",
     )
     assert (config.edit, config.budget_s, config.timeout_factor) == (("train.py",), 300.0, 2.0)
-    assert config.keep == Keep(boldness="default", baseline_seeds=3, max_seeds=6, retest_every=8)
+    assert config.keep == Keep(boldness="default", baseline_seeds=3, min_seeds=1, max_seeds=6, retest_every=8)
     assert (config.isolation, config.executor, config.push) == ("worktree", Executor(), False)
     assert config.limit_s == 600.0
 
@@ -73,7 +73,7 @@ def test_every_key_is_read() -> None:
         "pytest",
         False,
     )
-    assert config.keep == Keep(boldness="strict", baseline_seeds=4, max_seeds=8, retest_every=0)
+    assert config.keep == Keep(boldness="strict", baseline_seeds=4, min_seeds=2, max_seeds=8, retest_every=0)
     assert config.executor == Executor(kind="slurm", devices="0,1", options={"partition": "gpu"})
     assert (config.isolation, config.push, config.remote) == ("inplace", True, "fork")
     assert config.notify == ("json://localhost",)
@@ -115,6 +115,9 @@ def test_default_pattern_finds_the_summary_line_of_a_metric(name: str) -> None:
         ("isolation: docker", "isolation is 'docker'", "worktree, inplace"),
         ("keep: {boldness: bold}", "keep.boldness is 'bold'", "strict, default, fast"),
         ("keep: {max_seeds: 0}", "keep.max_seeds is 0", "from 1 to 100"),
+        ("keep: {min_seeds: 0}", "keep.min_seeds is 0", "from 1 to 100"),
+        ("keep: {min_seeds: 7}", "keep.min_seeds is 7", "at most keep.max_seeds, which is 6"),
+        ("keep: {min_seeds: 3, max_seeds: 2}", "keep.min_seeds is 3", "at most keep.max_seeds, which is 2"),
         ("keep: {baseline_seeds: 2.5}", "keep.baseline_seeds is 2.5", "whole number"),
         ("keep: {retest_every: -1}", "keep.retest_every is -1", "from 0"),
         ("executor: {kind: k8s}", "executor.kind is 'k8s'", "local, slurm, ray"),

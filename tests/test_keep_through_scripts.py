@@ -25,6 +25,7 @@ from tests.noise_bench import (
 from autoresearch.ledger import DECIDING, Purpose, Trial
 
 BAD = (1.0, 2.0)  # a range of luck: worse than usual, and no stray
+SHORTER = TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")
 
 
 def own_program(loop: Loop, name: str, *arguments: str) -> dict[str, Any]:
@@ -92,6 +93,75 @@ def test_verdict_is_paired_with_the_incumbents_trials_at_the_same_seeds(tmp_path
     baseline = {trial.seed for trial in trials_of(loop, 0)}
     loop.experiment("A", A=1)
     assert {trial.seed for trial in trials_of(loop, 1)} <= baseline
+
+
+# ---- keep.min_seeds
+
+AT_LEAST_TWO = "keep: {min_seeds: 2}\n"
+
+
+@pytest.mark.parametrize(("least", "status", "seeds"), [(1, "keep", 1), (2, "discard", 2)])
+def test_lucky_first_seed_is_refused_by_the_second_where_a_keep_takes_two(
+    tmp_path: Path, run_script: RunScript, least: int, status: str, seeds: int
+) -> None:
+    loop = make_noisy_loop(tmp_path / "project", run_script, config=f"{CONFIG}keep: {{min_seeds: {least}}}\n")
+    first, second = next_seeds(loop, 2)
+    luck_between(loop, {first: (-9.0, -3.0), second: (0.5, 1.0)})
+    own_program(loop, "run_experiment", "-d", "lucky comment")
+    decided = own_program(loop, "log_result")["experiment"]
+    assert decided["status"] == status
+    assert [(trial.seed, trial.purpose) for trial in trials_of(loop, 1)] == [
+        (first, Purpose.SCREEN), (second, Purpose.CONFIRM)
+    ][:seeds]  # fmt: skip
+    assert ("the best trial counts as the next best" in decided["reason"]) is (least == 2)
+
+
+def test_clear_miss_costs_one_trial_where_a_keep_takes_two(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_noisy_loop(tmp_path / "project", run_script, config=CONFIG + AT_LEAST_TWO)
+    comment_with_luck(loop, *BAD, next_seeds(loop, 1))
+    loop.submit("unlucky comment")
+    assert loop.log()["experiment"]["status"] == "discard"
+    assert len(trials_of(loop, 1)) == 1
+
+
+TWO_OF_TWO = DETERMINISTIC.replace("max_seeds: 2", "min_seeds: 2, max_seeds: 2")
+
+
+@pytest.mark.parametrize("ahead", [False, True], ids=["on the branch", "ahead"])
+def test_why_a_better_idea_runs_again_is_told_while_it_does(tmp_path: Path, run_script: RunScript, ahead: bool) -> None:
+    loop = make_loop(tmp_path / "project", run_script, config=TWO_OF_TWO)
+    loop.baseline()
+    with loop.holding():
+        loop.submit("faster", "--wait", 0, *(["--ahead"] if ahead else []), expect=10, LR=8)
+    loop.await_trial()
+    with loop.holding():
+        state = loop.look()
+        assert state["running"]["purpose"] == "confirm"
+        assert state["experiment"]["so_far"].endswith("; a keep takes 2 trials (keep.min_seeds)")
+        assert f"so far: {state['experiment']['so_far']}" in loop.run("status", cwd=loop.folder).stdout
+    loop.look("--wait", 30)
+    assert loop.look()["experiment"]["so_far"] == ""
+    assert loop.log()["experiment"]["status"] == "keep"
+    assert len(trials_of(loop, 1)) == 2
+
+
+def test_simplification_is_declared_before_it_runs_where_a_keep_takes_two(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    loop = make_loop(tmp_path / "project", run_script, config=TWO_OF_TWO)
+    loop.baseline()
+    loop.write({"train.py": SHORTER})
+    loop.submit("fewer lines")
+    for wish in ("auto", "keep"):
+        refused = loop.log("--simplification", "--status", wish, expect=4)
+        assert refused["code"] == "too_few_trials"
+        assert "after 1 of the 2 trials that a keep takes" in refused["message"]
+    assert loop.log("--status", "discard")["experiment"]["status"] == "discard"
+    loop.write({"train.py": SHORTER})
+    assert loop.submit("fewer lines", expect=4)["code"] == "tried_already"
+    loop.submit("fewer lines", "--simplification")
+    assert loop.log()["experiment"]["status"] == "keep"
+    assert len(trials_of(loop, 2)) == 2
 
 
 # ---- re-tests and undo
@@ -170,7 +240,6 @@ def test_deterministic_training_is_told_at_the_baseline_with_the_line_to_change(
     assert noisy.look()["warnings"] == []
 
 
-SHORTER = TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")
 LONGER = TRAIN.replace("# deleted.\n", "# deleted.\n# Or not.\n")
 
 

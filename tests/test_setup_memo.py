@@ -33,6 +33,7 @@ def keep(oc: OpenCampaign, number: int, metric: float, description: str = "an id
     settings = RuleSettings(
         boldness="default",
         baseline_seeds=3,
+        min_seeds=1,
         max_seeds=6,
         retest_every=8,
         direction=oc.config.metric.direction,

@@ -52,11 +52,12 @@ def edit_config(bench: Bench, old: str, new: str) -> None:
 def test_edited_config_begins_an_epoch_on_top_of_the_incumbent(bench: Bench) -> None:
     kept = bench.git("rev-parse", "HEAD")
     edit_config(bench, "budget_s: 300", "budget_s: 120")
-    edit_config(bench, "max_seeds: 6", "max_seeds: 4")
+    edit_config(bench, "min_seeds: 1, max_seeds: 6", "min_seeds: 2, max_seeds: 4")
     data = bench.setup("--reconfigure")
     assert (data["changed"], data["epoch"]) == (True, 2)
     assert data["differences"] == {
-        "budget_s": {"old": 300.0, "new": 120.0}, "keep.max_seeds": {"old": 6, "new": 4}
+        "budget_s": {"old": 300.0, "new": 120.0},
+        "keep.min_seeds": {"old": 1, "new": 2}, "keep.max_seeds": {"old": 6, "new": 4},
     }  # fmt: skip
     assert bench.git("rev-parse", "HEAD^") == kept
     assert bench.git("show", "--name-only", "--format=%s", "HEAD").split("\n\n") == [

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -433,10 +434,109 @@ def test_values_that_are_no_metric_are_refused(runs: Mapping[int, float]) -> Non
             use(runs)
 
 
-@pytest.mark.parametrize("wrong", [{"boldness": "brave"}, {"direction": "min"}, {"max_seeds": 0}, {"retest_every": -1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"boldness": "brave"},
+        {"direction": "min"},
+        {"max_seeds": 0},
+        {"retest_every": -1},
+        {"min_seeds": 0},
+        {"min_seeds": 3, "max_seeds": 2},
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(wrong) -> None:
     with pytest.raises(ValueError, match="must be"):
         RuleSettings(**wrong)
+
+
+# ---- min_seeds: a keep takes several good runs
+
+
+def test_a_keep_waits_for_min_seeds_and_a_miss_does_not() -> None:
+    bold = KeepRule.start(BASELINE, RuleSettings(boldness="fast", min_seeds=2))
+    for rule in (KeepRule.start(BASELINE, RuleSettings(min_seeds=2)), bold):
+        first = rule.judge({1: 0.80})
+        assert (first.decision, first.verdict, first.min_trials) == ("run", "better", 2)
+        assert first.reason.endswith("; a keep takes 2 trials (keep.min_seeds)")
+        assert rule.judge({1: 0.80}, last=True).decision == "discard"
+        assert (rule.judge({1: 1.10}).decision, rule.judge({1: 1.10}).verdict) == ("discard", "worse")
+    usual, patient = (KeepRule.start(BASELINE, RuleSettings(min_seeds=least)) for least in (1, 2))
+    both = {1: 0.80, 2: 0.83}
+    assert replace(patient.judge(both), min_trials=1) == usual.judge(both)
+    assert patient.judge(both).decision == "keep"
+
+
+@pytest.mark.parametrize(("least", "lucky"), [(2, {1: 0.50}), (3, {1: 0.50, 2: 0.55})])
+def test_fewer_lucky_runs_than_min_seeds_keep_nothing(least: int, lucky: dict[int, float]) -> None:
+    baseline = {seed: 1 + 0.02 * (-1) ** seed for seed in range(1, 11)}
+    runs = lucky | dict.fromkeys(range(len(lucky) + 1, least + 1), 1.03)
+    assert KeepRule.start(baseline, DEFAULT).judge(runs).decision == "keep"
+    judgement = KeepRule.start(baseline, RuleSettings(min_seeds=least)).judge(runs)
+    assert judgement.decision == "discard"
+    assert judgement.z < judgement.z_drop
+    best = "the best trial counts" if least == 2 else "the best 2 trials count"
+    assert f"; {best} as the next best: a keep takes {least} good ones (keep.min_seeds)" in judgement.reason
+
+
+def test_luck_that_the_incumbent_had_at_the_same_seed_is_none_of_the_candidates() -> None:
+    rule = KeepRule.start({1: 0.5, 2: 1.0, 3: 1.5}, RuleSettings(min_seeds=2))
+    for _ in range(3):
+        rule.noise.add_pairs({1: 0.51, 2: 1.0, 3: 1.49}, rule.incumbent_runs)
+    assert rule.rho > 0.9
+    assert rule.judge({1: 0.2, 2: 0.7}).decision == "keep", "the run at seed 1 is no luckier than that at seed 2"
+
+
+@pytest.mark.parametrize("least", [2, 3])
+def test_no_campaign_keeps_on_fewer_than_min_seeds(least: int) -> None:
+    waits = 0
+    for number in range(20):
+        played = play(number, mixed, ideas=25, sigma=0.5, rule_settings=RuleSettings(min_seeds=least))
+        kept = [judgement for judgement in played.judgements if judgement.decision == "keep"]
+        assert all(judgement.n_trials >= least for judgement in kept)
+        waits += sum(f"takes {least} trials" in judgement.reason for judgement in played.judgements)
+    assert waits > 20
+
+
+def test_a_rare_good_tail_rarely_passes_two_seeds() -> None:
+    def keeps(least: int) -> int:
+        kept = 0
+        for number in range(100):
+            source = random.Random(number)
+            rule = KeepRule.start({seed: source.gauss(0, 1) for seed in range(1, 6)}, RuleSettings(min_seeds=least))
+            runs = {rule.next_seed(0): source.gauss(-4, 0.5)}
+            while (decision := rule.judge(runs).decision) == "run":
+                runs[rule.next_seed(len(runs))] = source.gauss(0, 1)
+            kept += decision == "keep"
+        return kept
+
+    assert keeps(1) > 80
+    assert keeps(2) < 45
+    assert keeps(3) < 25
+
+
+def test_one_lucky_run_of_a_seemingly_deterministic_training_is_not_kept() -> None:
+    rule = KeepRule.start({1: 0.0, 2: 0.0, 3: 0.0}, RuleSettings(direction="higher", min_seeds=2))
+    assert rule.deterministic
+    assert rule.judge({1: 1.0}).decision == "run"
+    assert rule.judge({1: 1.0, 2: 0.0}).decision != "keep"
+    assert rule.judge({1: 1.0, 2: 1.0}).decision == "keep"
+    assert rule.judge({1: -1.0}).decision == "discard"
+
+
+def test_a_simplification_waits_for_min_seeds_too() -> None:
+    rule = KeepRule.start(BASELINE, RuleSettings(min_seeds=2))
+    assert rule.judge({3: 0.97}, simplification=True).decision == "run"
+    assert rule.judge({3: 0.97}).decision == "discard"
+    assert rule.judge({3: 0.97, 2: 1.02}, simplification=True).decision == "keep"
+
+
+def test_a_rule_that_was_stored_before_min_seeds_keeps_on_one_run() -> None:
+    stored = KeepRule.start(BASELINE, DEFAULT).to_json()
+    del stored["settings"]["min_seeds"]
+    rule = KeepRule.from_json(stored)
+    assert rule.settings.min_seeds == 1
+    assert rule.judge({1: 0.5}).decision == "keep"
 
 
 # ---- keeping, re-testing, undoing

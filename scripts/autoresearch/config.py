@@ -94,6 +94,7 @@ class Keep:
 
     boldness: str = "default"
     baseline_seeds: int = 3
+    min_seeds: int = 1
     max_seeds: int = 6
     retest_every: int = 8
 
@@ -186,6 +187,7 @@ class Config:
             keep=Keep(
                 boldness=keep.choice("boldness", BOLDNESS, "default"),
                 baseline_seeds=keep.whole("baseline_seeds", 3, at_least=1, at_most=100),
+                min_seeds=keep.whole("min_seeds", 1, at_least=1, at_most=100),
                 max_seeds=keep.whole("max_seeds", 6, at_least=1, at_most=100),
                 retest_every=keep.whole("retest_every", 8, at_least=0, at_most=10_000),
             ),
@@ -200,6 +202,8 @@ class Config:
             remote=top.text("remote", "origin"),
             notify=top.texts("notify"),
         )
+        if config.keep.min_seeds > config.keep.max_seeds:
+            keep.fail("min_seeds", f"at most keep.max_seeds, which is {config.keep.max_seeds}")
         if config.isolation == "inplace" and config.executor.parallel > 1:
             executor.fail("parallel", "1 with `isolation: inplace`: trials at once need a checkout each")
         for path in config.edit:

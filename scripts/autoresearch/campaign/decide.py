@@ -13,6 +13,7 @@ from autoresearch.campaign.settle import incumbent_commit, plan_move, recorded_t
 from autoresearch.campaign.trials import launch_trial, remove_checkouts
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Status, completed, now
+from autoresearch.output import one_line
 from autoresearch.results import outdate_results
 from autoresearch.verdict.keep_rule import KeepRule
 
@@ -119,8 +120,10 @@ def choose_status(experiment: Experiment, wish: str, *, simplification: bool) ->
     decision = str(experiment.judgement.get("decision"))
     automatic = Status(decision) if decision in tuple(Status) else Status.DISCARD
     shorter = experiment.lines_deleted > experiment.lines_added
-    simplification = simplification or bool(experiment.options.get("simplification"))
-    simpler = simplification and verdict == "equivalent" and "constraint" not in experiment.judgement
+    declared = bool(experiment.options.get("simplification"))
+    simpler = (simplification or declared) and verdict == "equivalent" and "constraint" not in experiment.judgement
+    if simpler and shorter and not declared and wish in ("auto", "keep"):
+        _check_trials(experiment)
     if simpler and not shorter:  # the rule only knows the numbers
         automatic = Status.DISCARD
     if wish == "auto":
@@ -154,6 +157,19 @@ def choose_status(experiment: Experiment, wish: str, *, simplification: bool) ->
         hint="python scripts/log_result.py --status auto",
         code="keep_against_verdict",
     )
+
+
+def _check_trials(experiment: Experiment) -> None:
+    """Refuse a simplification that nobody declared before it ran, if it has fewer trials than a keep takes."""
+    trials, least = (int(str(experiment.judgement.get(key, 1))) for key in ("n_trials", "min_trials"))
+    if trials < least:
+        raise RefusedError(
+            f"Experiment {experiment.number} cannot be kept after {trials} of the {least} trials that a keep takes "
+            "(keep.min_seeds).",
+            hint="python scripts/log_result.py --status discard, then make the edit again and declare it: "
+            f'python scripts/run_experiment.py -d "{one_line(experiment.description, 80)}" --simplification',
+            code="too_few_trials",
+        )
 
 
 def _book(oc: OpenCampaign, experiment: Experiment, runs: dict[int, float], *, kept: bool) -> Experiment | None:

@@ -11,7 +11,7 @@ from statistics import fmean
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.trials import failed
 from autoresearch.config import Config
-from autoresearch.ledger import DECIDING, Experiment, Purpose, Trial, completed
+from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
 from autoresearch.trial import Outcome
 from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
 
@@ -41,6 +41,7 @@ def rule_settings(config: Config) -> RuleSettings:
     return RuleSettings(
         boldness=config.keep.boldness,
         baseline_seeds=config.keep.baseline_seeds,
+        min_seeds=config.keep.min_seeds,
         max_seeds=config.keep.max_seeds,
         retest_every=config.keep.retest_every,
         direction=config.metric.direction,
@@ -107,6 +108,18 @@ def _judge_candidate(oc: OpenCampaign, experiment: Experiment, trials: Sequence[
     if judgement.decision == "run" or len(runs) < min(wanted, oc.config.keep.max_seeds):
         return NextTrial(seed=_untried_seed(rule, runs), purpose=Purpose.CONFIRM)
     return Verdict(word=judgement.verdict, suggestion=judgement.decision, reason=judgement.reason, judgement=evidence)
+
+
+def so_far(oc: OpenCampaign, experiment: Experiment) -> str:
+    """Why an open candidate runs once more: what its completed trials say; "" before the first, and once judged."""
+    if experiment.state is not State.RUNNING or experiment.is_baseline or oc.campaign.rule is None:
+        return ""
+    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
+    runs = completed([trial for trial in trials if trial.purpose in DECIDING])
+    if not runs:
+        return ""
+    simplification = bool(experiment.options.get("simplification"))
+    return KeepRule.from_json(oc.campaign.rule).judge(runs, simplification=simplification).reason
 
 
 def _untried_seed(rule: KeepRule, tried: Container[int]) -> int:

@@ -274,6 +274,9 @@ def refuse_tried(oc: OpenCampaign, tree: str, options: dict[str, Any]) -> None:
     runs = completed(oc.ledger.trials(oc.tag, earlier.number))
     if earlier.verdict == "inconclusive" and (options["seeds"] or 0) > len(runs):
         return
+    declared = options["simplification"] and not earlier.options.get("simplification")
+    if declared and earlier.verdict == "equivalent" and len(runs) < oc.config.keep.min_seeds:
+        return
     if earlier.reason.startswith(f"interrupted {MAX_INTERRUPTIONS}"):
         return
     more = f" --seeds {len(runs) + 2}" if earlier.verdict == "inconclusive" else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.campaign.decide import last_push, next_to_log
+from autoresearch.campaign.judging import so_far
 from autoresearch.campaign.memory import Family, Lesson, Memory, near_misses, remember
 from autoresearch.campaign.notices import STUCK_AFTER
 from autoresearch.campaign.opened import OpenCampaign
@@ -168,6 +169,7 @@ def describe(oc: OpenCampaign, experiment: Experiment, *, trials: bool = True) -
         "status": None if experiment.status is None else experiment.status.value,
         "verdict": experiment.verdict,
         "reason": experiment.reason,
+        "so_far": so_far(oc, experiment),
         "metric": experiment.metric,
         "attempt": experiment.attempt,
         "incumbent": experiment.incumbent,

@@ -291,6 +291,7 @@ class Summary:
     retests: int
     retest_due: bool  # the keep rule wants the incumbent run again, and it does not run yet
     misses_in_a_row: int  # discards and crashes since the last keep
+    min_seeds: int  # trials that a keep takes at least
     max_seeds: int  # trials that an experiment may take
     open_experiment: OpenExperiment | None  # of several the first
     open_experiments: list[OpenExperiment]  # by number

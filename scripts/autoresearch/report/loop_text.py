@@ -99,6 +99,8 @@ def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
         elif trial["outcome"] is not None:
             word = trial["outcome"].replace("_", " ")
             lines.append(f"  seed {trial['seed']}: {word}: {one_line(trial['reason'], 200)}")
+    if experiment["so_far"]:
+        lines.append(f"so far: {one_line(experiment['so_far'], 400)}")
     if experiment["verdict"]:
         reason = one_line(experiment["reason"], 400).removeprefix(f"{experiment['verdict']}: ")
         lines.append(f"verdict: {experiment['verdict']}: {reason}")

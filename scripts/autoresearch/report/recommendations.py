@@ -108,10 +108,10 @@ def _more_seeds(summary: Summary) -> Iterator[Recommendation]:
     """Near misses that a bearable number of seeds would decide if their gain holds; those on today's best first."""
     best = summary.incumbent
     assert best is not None or not summary.near_misses, "an idea is compared with something"
-    worth = [each for each in summary.near_misses if (_seeds_to_decide(each) or math.inf) <= MOST_SEEDS]
+    worth = [each for each in summary.near_misses if (_seeds_to_decide(each, summary) or math.inf) <= MOST_SEEDS]
     worth.sort(key=lambda each: best is not None and each.parent != best.commit)
     for each in worth[:OF_A_KIND]:
-        wanted = _seeds_to_decide(each) or 0
+        wanted = _seeds_to_decide(each, summary) or 0
         text = (
             f"{_named(each)} is undecided: {_evidence(each)} after {plural(each.trials, 'trial')}. "
             f"If the gain holds, about {wanted} decide"
@@ -127,14 +127,14 @@ def _more_seeds(summary: Summary) -> Iterator[Recommendation]:
         yield Recommendation(kind="more_seeds", text=f"{text}.", command=command)
 
 
-def _seeds_to_decide(idea: Judged) -> int | None:
+def _seeds_to_decide(idea: Judged, summary: Summary) -> int | None:
     """Trials after which the idea's gain, if it stays as it is, reaches the rule's boundary A / sqrt(n).
 
-    z grows with the root of n while the boundary falls with it, so n grows as z_needed / z.
+    z grows with the root of n while the boundary falls with it, so n grows as z_needed / z; at least ``min_seeds``.
     """
     if not idea.z or idea.z_needed is None:
         return None
-    return math.ceil(idea.trials * idea.z_needed / idea.z)
+    return max(math.ceil(idea.trials * idea.z_needed / idea.z), summary.min_seeds)
 
 
 def _combine(summary: Summary) -> Iterator[Recommendation]:

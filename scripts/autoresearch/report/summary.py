@@ -165,6 +165,7 @@ def _summary(moment: _Moment, insights: str) -> Summary:
         retests=sum(trial.purpose == Purpose.RETEST for trial in trials),
         retest_due=retest_due and not retest_runs,
         misses_in_a_row=moment.misses_in_a_row,
+        min_seeds=campaign.config["keep"].get("min_seeds", 1),  # a campaign may be older than the setting
         max_seeds=campaign.config["keep"]["max_seeds"],
         open_experiment=next(iter(undecided), None),
         open_experiments=undecided,

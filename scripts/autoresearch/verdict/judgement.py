@@ -7,7 +7,7 @@ are plentiful: screening is cheap, confirming is for those that look better.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoresearch.verdict.student_t import t_boundary, t_quantile
 
@@ -48,6 +48,7 @@ class Judgement:
     z_drop: float
     boldness: float  # 0 careful lane, 1 bold lane
     reason: str  # one sentence with the numbers
+    min_trials: int = 1  # that a keep takes
 
 
 def weigh(
@@ -140,6 +141,19 @@ def weigh_without_noise(
         boldness=0.0,
         reason=f"{verdict}: {reason}",
     )
+
+
+def too_few(judgement: Judgement, least: int, *, last: bool) -> Judgement:
+    """A keep on fewer than ``least`` trials, put off; no keep if it is the ``last`` one."""
+    reason = f"{judgement.reason}; a keep takes {_trials(least)} (keep.min_seeds)"
+    return replace(judgement, decision="discard" if last else "run", reason=reason)
+
+
+def levelled_out(judgement: Judgement, least: int) -> Judgement:
+    """What is left of a keep if the best ``least`` trials count as the last of them, with the words for it."""
+    best = "the best trial counts" if least == 2 else f"the best {least - 1} trials count"
+    reason = f"{judgement.reason}; {best} as the next best: a keep takes {least} good ones (keep.min_seeds)"
+    return replace(judgement, min_trials=least, reason=reason)
 
 
 def _boundary(z: float, df: int) -> float:

@@ -26,14 +26,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from decimal import Decimal
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median
 from typing import Any, Self
 
 from autoresearch.verdict.belief import Belief, FirstRuns
-from autoresearch.verdict.judgement import Judgement, weigh, weigh_without_noise
+from autoresearch.verdict.judgement import Judgement, levelled_out, too_few, weigh, weigh_without_noise
 from autoresearch.verdict.noise import OPEN_MIND, SEED_DECIDES, Noise, stray_bound
+from autoresearch.verdict.runs import as_losses, by_seed, level_best, printed_step, span
 
 CREDIT_SHARE = 6.0  # of a win with z, z^2 / (z^2 + 6) is booked: z = 2 -> 40 %, z = 4 -> 73 %
 LUCK_LEFT = 0.6  # share of the variance of the candidate's own mean that stays in the belief after a keep
@@ -75,11 +75,13 @@ DIRECTIONS = ("lower", "higher")
 class RuleSettings:
     """What a campaign may choose; the rest is measured.
 
-    ``retest_every`` is the number of misses in a row after which the incumbent is run again; 0 = never.
+    A keep takes ``min_seeds`` good runs. ``retest_every`` is the number of misses in a row after which the
+    incumbent is run again; 0 = never.
     """
 
     boldness: str = "default"
     baseline_seeds: int = 3
+    min_seeds: int = 1
     max_seeds: int = 6
     retest_every: int = 8
     direction: str = "lower"
@@ -89,8 +91,8 @@ class RuleSettings:
             raise ValueError(f"boldness must be one of {', '.join(BOLDNESS)}; got {self.boldness!r}")
         if self.direction not in DIRECTIONS:
             raise ValueError(f"direction must be one of {', '.join(DIRECTIONS)}; got {self.direction!r}")
-        if self.baseline_seeds < 1 or self.max_seeds < 1 or self.retest_every < 0:
-            raise ValueError(f"seeds must be at least 1 and retest_every at least 0; got {self}")
+        if self.baseline_seeds < 1 or not 1 <= self.min_seeds <= self.max_seeds or self.retest_every < 0:
+            raise ValueError(f"seeds must be at least 1, retest_every at least 0, min_seeds <= max_seeds; got {self}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,10 +143,10 @@ class KeepRule:
 
         If these tell too little (one run, or one far from two close ones), ``retest_due`` asks for more.
         """
-        runs = _losses(baseline, settings.direction)
+        runs = as_losses(baseline, settings.direction)
         preset = settings.boldness
         level = fmean(runs.values())
-        if preset != "strict" and len(runs) > 1 and _range(runs.values()) <= NEARLY_EQUAL * abs(level):
+        if preset != "strict" and len(runs) > 1 and span(runs.values()) <= NEARLY_EQUAL * abs(level):
             preset = "short"
         fresh_seed = max(runs) + 1
         spare = range(fresh_seed, fresh_seed + max(SEEDS_IN_ROTATION, settings.max_seeds) - len(runs))
@@ -223,18 +225,31 @@ class KeepRule:
         With ``simplification`` it is enough to be no worse than the margin: one sigma, less what earlier
         simplifications have cost. ``last`` says that no further trial is possible (the budget is spent,
         the remaining seeds failed): undecided becomes discard. Changes nothing.
+
+        With ``min_seeds`` above 1 a keep waits for that many runs. It must then hold as well if all better ones
+        were only as good as the last of the best ``min_seeds``: one run from a rare good tail keeps nothing.
         """
-        losses = self._losses(runs)
+        losses, least = self._losses(runs), self.settings.min_seeds
+        last = last or len(losses) >= self.settings.max_seeds
+        judgement = replace(self._weigh(losses, simplification=simplification, last=last), min_trials=least)
+        if judgement.decision != "keep" or least == 1:
+            return judgement
+        if len(losses) < least:
+            return too_few(judgement, least, last=last)
+        sober = self._weigh(losses, simplification=simplification, last=last, levelled=least)
+        return judgement if sober.decision == "keep" else levelled_out(sober, least)
+
+    def _weigh(self, losses: Mapping[int, float], *, simplification: bool, last: bool, levelled: int = 1) -> Judgement:
         sigma, df = self.sigma, self.sigma_df
-        if df == 0:  # a baseline of one run: the candidate's own spread has to do
+        if sigma == 0 and len(losses) > 1:  # a baseline of one run or without a spread: the candidate's has to do
             own = Noise()
             own.add_repeats(list(losses.values()))
             sigma, df = own.sigma, own.df
-        estimate = self._estimate(losses, sigma)
+        estimate = self._estimate(losses, sigma, levelled)
         if sigma == 0:
             return weigh_without_noise(
                 estimate.gain,
-                _printed_step([*losses.values(), *self.incumbent_runs.values()]),
+                printed_step([*losses.values(), *self.incumbent_runs.values()]),
                 n_trials=len(losses),
                 deterministic=df > 0,
                 simplification=simplification,
@@ -250,7 +265,7 @@ class KeepRule:
             margin=max(MARGIN_SIGMAS * sigma - self.booked_loss, 0.0),
             simplification=simplification,
             identical=all(self.incumbent_runs.get(seed) == loss for seed, loss in losses.items()),
-            last=last or len(losses) >= self.settings.max_seeds,
+            last=last,
         )
 
     def close(self, runs: Mapping[int, float], *, kept: bool, simplification: bool = False) -> bool:
@@ -343,24 +358,25 @@ class KeepRule:
             "noise": Noise.from_json(data["noise"], PRESETS[data["preset"]].rho_prior),
             "belief": Belief(**data["belief"]),
             "first_runs": FirstRuns(**data["first_runs"]),
-            "incumbent_runs": _by_seed(data["incumbent_runs"]),
+            "incumbent_runs": by_seed(data["incumbent_runs"]),
             "seed_slots": list(data["seed_slots"]),
             "stray_seeds": list(data["stray_seeds"]),
-            "earlier": earlier and Earlier(**{**earlier, "runs": _by_seed(earlier["runs"])}),
+            "earlier": earlier and Earlier(**{**earlier, "runs": by_seed(earlier["runs"])}),
         }
         return cls(**{**data, **parts})
 
     # ---- the steps
 
-    def _estimate(self, losses: Mapping[int, float], sigma: float) -> Estimate:
+    def _estimate(self, losses: Mapping[int, float], sigma: float, levelled: int = 1) -> Estimate:
         """The candidate's gain over the incumbent, at equal seeds where the incumbent has run them.
 
         A seed's luck, as far as rho carries it over, is taken off the candidate's run. The standard error
-        counts the incumbent's own uncertainty too.
+        counts the incumbent's own uncertainty too. The best ``levelled`` runs count as the last of them.
         """
         rho, level, incumbent = self.rho, self.belief.level, self.incumbent_runs
         count, paired = len(losses), sum(seed in incumbent for seed in losses) / len(losses)
-        loss = self._mean([loss - rho * (incumbent.get(seed, level) - level) for seed, loss in losses.items()])
+        own = [loss - rho * (incumbent.get(seed, level) - level) for seed, loss in losses.items()]
+        loss = self._mean(level_best(own, levelled))
         variance = (1 - rho * paired) ** 2 * self.belief.level_var + (1 - rho * rho * paired) / count
         return Estimate(gain=level - loss, se=sigma * math.sqrt(variance), loss=loss)
 
@@ -468,28 +484,4 @@ class KeepRule:
         return 1 if self.settings.direction == "lower" else -1
 
     def _losses(self, values: Mapping[int, float]) -> dict[int, float]:
-        return _losses(values, self.settings.direction)
-
-
-def _losses(values: Mapping[int, float], direction: str) -> dict[int, float]:
-    """``values`` as losses, in the same order."""
-    if not values:
-        raise ValueError("at least one seed with a metric is needed, got none")
-    for seed, value in values.items():
-        if not math.isfinite(value):
-            raise ValueError(f"the metric at seed {seed} must be a finite number, got {value!r}")
-    return dict(values) if direction == "lower" else {seed: -value for seed, value in values.items()}
-
-
-def _by_seed(runs: Mapping[Any, float]) -> dict[int, float]:
-    return {int(seed): value for seed, value in runs.items()}
-
-
-def _range(values: Iterable[float]) -> float:
-    ordered = sorted(values)
-    return ordered[-1] - ordered[0]
-
-
-def _printed_step(values: Sequence[float]) -> float:
-    """One unit of the last decimal that any of the values shows: the resolution of a printed metric."""
-    return min(10.0 ** int(Decimal(repr(value)).as_tuple().exponent) for value in values)
+        return as_losses(values, self.settings.direction)
