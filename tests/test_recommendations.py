@@ -156,6 +156,23 @@ def test_near_miss_of_the_past_is_to_be_tried_on_todays_best(builder: LedgerBuil
     assert found.command.startswith(f"git diff {near.parent[:12]} {near.commit[:12]} | git apply && python scripts/run")
 
 
+def test_near_miss_is_tried_at_no_fewer_seeds_than_a_keep_takes(builder: LedgerBuilder) -> None:
+    builder.baseline([1.0, 1.01, 0.99])
+    builder.idea("warm down", [0.985], status=Status.DISCARD)
+    builder.idea("half the batch", [0.8, 0.8], status=Status.KEEP)
+    (found,) = recommended(builder)["more_seeds"]
+    assert int(found.command.split()[-1]) < 5
+    builder.campaign.config["keep"]["min_seeds"] = 5
+    builder.ledger.update_campaign(builder.campaign, "config")
+    (found,) = recommended(builder)["more_seeds"]
+    assert "about 5 decide" in found.text
+    assert found.command.endswith("--seeds 5")
+    del builder.campaign.config["keep"]["min_seeds"]  # as before there was such a setting
+    builder.ledger.update_campaign(builder.campaign, "config")
+    (found,) = recommended(builder)["more_seeds"]
+    assert int(found.command.split()[-1]) < 5
+
+
 def test_near_miss_that_would_take_hundreds_of_seeds_is_left_alone(builder: LedgerBuilder) -> None:
     builder.baseline([1.0, 1.01, 0.99])
     near = builder.idea("hardly anything", [0.99995], status=Status.DISCARD)
