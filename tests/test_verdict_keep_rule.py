@@ -267,6 +267,15 @@ def test_one_stray_confirm_run_neither_decides_nor_inflates_sigma() -> None:
     assert rule.sigma < 1.5 * before
 
 
+def test_an_idea_with_even_runs_does_not_make_strays_of_an_uneven_baseline() -> None:
+    """Returns of the rl starter: half of the baseline's spread lies far off where most runs are a kept idea's."""
+    noise = Noise()
+    noise.add_repeats([-831.7, -391.3, -781.3, -565.3, -768.3])
+    noise.add_repeats([-241.2, -296.1, -256.6, -213.1, -231.2, -262.5, -212.2, -283.9])
+    assert noise.df == 11
+    assert 100 < noise.sigma < 150
+
+
 def test_a_stray_re_test_is_remembered_and_not_screened_at() -> None:
     rule = KeepRule.start({1: 1.00, 2: 1.02, 3: 0.97, 4: 1.01, 5: 0.99, 6: 1.00}, DEFAULT)
     rule.close({1: 1.05}, kept=False)

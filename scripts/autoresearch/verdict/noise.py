@@ -15,6 +15,7 @@ RESIDUALS_KEPT = 80  # the pool follows a noise level that edits change, and the
 NORMAL_MAD = 0.6745  # median of |x| for a standard normal x
 STRAY_P = 0.995  # two-sided 1 %: a residual beyond this quantile (and 4 sigma) is a stray, not noise
 STRAY_LEAST = 4.0
+STRAY_SHARE = 1 / 6  # of the pool at most; what happens more often is no stray
 
 # Same-seed correlation: (rho, prior weight). Public GPT runs show about 0 between different methods and
 # 0.3 to 0.7 between close relatives, a learning-rate change on one H100 0.99; a posterior over a few points
@@ -120,7 +121,8 @@ class Noise:
 
         The yardstick for strays is the median residual, which a few of them cannot move; two residuals
         have no middle. A pool whose median is 0 (a coarse metric that often repeats exactly) has no
-        yardstick either: nothing is left out.
+        yardstick either: nothing is left out. Nor is it where many would be: then the pool holds codes of
+        unequal noise, and that of an idea whose runs vary little is not the baseline's.
         """
         del self.residuals[:-RESIDUALS_KEPT]
         count = len(self.residuals)
@@ -129,5 +131,7 @@ class Noise:
         yardstick = median(self.residuals) / NORMAL_MAD if count > 2 else 0.0
         limit = stray_bound(count) * yardstick if yardstick > 0 else math.inf
         usual = [residual for residual in self.residuals if residual <= limit]
+        if count - len(usual) > max(1, STRAY_SHARE * count):
+            usual = self.residuals
         self.df = len(usual)
         self.sigma = math.sqrt(sum(residual * residual for residual in usual) / self.df)
