@@ -67,7 +67,7 @@ def running(installed: None) -> Iterator[Cluster]:
     folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))  # the nodes and munge are fussy about its parents
     folder.chmod(0o755)
     try:
-        subprocess.run([HERE / "slurm_up.sh", folder, "4", "1"], check=True, timeout=60)
+        subprocess.run([HERE / "slurm_up.sh", folder, "4", "1"], check=True, timeout=100)
         yield Cluster(folder)
     finally:
         subprocess.run([HERE / "slurm_down.sh", folder], check=False, timeout=60)
