@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,22 @@ GIT_CONFIG = """\
 [maintenance]
     auto = false
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the core once: it writes no bytecode itself, so each of its thousands of processes would compile it."""
+    if not hasattr(config, "workerinput"):  # in a worker of xdist it is done
+        compileall.compile_dir(ROOT / "scripts" / "autoresearch", quiet=2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def python3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let ``python3`` be an interpreter; a version manager's script runs ten shells before it, at every start."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "python3").symlink_to(Path(sys.executable).resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(folder), prepend=os.pathsep)
+        yield
 
 
 @pytest.fixture(autouse=True)
