@@ -167,6 +167,34 @@ def test_marketplace_entry_is_the_whole_plugin() -> None:
     assert marketplace["owner"]["name"]
 
 
+# --- the tests themselves ----------------------------------------------------------------------
+
+GROUPED = """\
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.xdist_group("one")
+@pytest.mark.parametrize("number", range(4))
+def test_in_a_group(number):
+    Path(f"worker_of_{number}").write_text(os.environ["PYTEST_XDIST_WORKER"])
+"""
+
+
+def test_tests_of_one_group_share_a_worker(tmp_path: Path) -> None:
+    """Some releases of pytest and xdist together ignore the mark: each worker then has a cluster of its own."""
+    (tmp_path / "test_grouped.py").write_text(GROUPED)
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-p", "no:cacheprovider"]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=tmp_path, env=env, check=False, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout
+    workers = [path.read_text() for path in tmp_path.glob("worker_of_*")]
+    assert len(workers) == 4
+    assert len(set(workers)) == 1
+
+
 # --- documents ---------------------------------------------------------------------------------
 
 
