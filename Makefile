@@ -3,7 +3,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 UV ?= $(shell command -v uv 2>/dev/null)
-JOBS ?= 2
+# Tests at a time: many wait for processes and terminals, so there are twice as many as there are cores.
+JOBS ?= $(shell expr 2 '*' $$(getconf _NPROCESSORS_ONLN))
 # 1: also install torch, which the starter projects and their tests train with.
 STARTERS ?= 1
 # Installed by itself before the `starters` extra, whose range would take the newest release: on Linux
