@@ -37,6 +37,18 @@ def pytest_configure(config: pytest.Config) -> None:
         compileall.compile_dir(ROOT / "scripts" / "autoresearch", quiet=2)
 
 
+def own_limit_s(item: pytest.Item) -> float:
+    """The time that the test asks for by its mark; 0 where the common limit is enough."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark else 0.0
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers run, let the longest tests come first: one that begins last is waited for by all."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=own_limit_s, reverse=True)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def python3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Let ``python3`` be an interpreter; a version manager's script runs ten shells before it, at every start."""

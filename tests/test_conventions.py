@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import skills_ref  # type: ignore[import-untyped]  # it has no stubs
 import yaml
+from tests.conftest import own_limit_s
 
 import autoresearch
 
@@ -193,6 +194,13 @@ def test_tests_of_one_group_share_a_worker(tmp_path: Path) -> None:
     workers = [path.read_text() for path in tmp_path.glob("worker_of_*")]
     assert len(workers) == 4
     assert len(set(workers)) == 1
+
+
+def test_the_longest_tests_come_first_where_several_workers_run(request: pytest.FixtureRequest) -> None:
+    if not hasattr(request.config, "workerinput"):
+        pytest.skip("in one process the tests keep their order")
+    limits = [own_limit_s(item) for item in request.session.items]
+    assert limits == sorted(limits, reverse=True)
 
 
 # --- documents ---------------------------------------------------------------------------------
