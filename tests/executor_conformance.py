@@ -65,14 +65,23 @@ def marked(folder: Path) -> tuple[dict[str, str], str]:
     return {"PATH": os.environ["PATH"], "CONFORMANCE": str(folder)}, f"CONFORMANCE={folder}"
 
 
+def held(folder: Path) -> tuple[Path, str]:
+    """A file, and a command that lasts as long as it exists, however slow the machine is."""
+    gate = folder / "gate"
+    gate.touch()
+    return gate, f"while [ -e {gate} ]; do sleep 0.05; done"
+
+
 # ---- a trial's life
 
 
 def test_trial_runs_and_is_gone_when_it_has_a_result(engine: Engine, tmp_path: Path) -> None:
-    handle = engine.submit_ready(trial_spec(f"echo ready; sleep 1; {METRIC}", tmp_path / "t"))
+    gate, command = held(tmp_path)
+    handle = engine.submit_ready(trial_spec(f"echo ready; {command}; {METRIC}", tmp_path / "t"))
     assert json.loads(json.dumps(handle)) == handle
     assert handle.keys() >= {"engine", "id", "trial_id", "directory"}
     assert engine.state(handle) is State.RUNNING
+    gate.unlink()
     result = result_of(handle)
     assert (result.outcome, result.metric) == (Outcome.COMPLETED, 0.5)
     eventually(lambda: engine.state(handle) is State.GONE)
@@ -91,10 +100,12 @@ def test_the_command_gets_its_own_environment_and_none_of_the_submitters_secrets
 
 def test_many_are_asked_about_at_once_and_what_finds_no_slot_waits(engine: Engine, tmp_path: Path) -> None:
     number = engine.slots + 1
-    specs = [trial_spec(f"sleep 1; {METRIC}", tmp_path / f"t{n}", trial_id=f"t{n}") for n in range(number)]
+    gate, command = held(tmp_path)
+    specs = [trial_spec(f"{command}; {METRIC}", tmp_path / f"t{n}", trial_id=f"t{n}") for n in range(number)]
     handles = [engine.executor.submit(spec) for spec in specs]
     eventually(lambda: sorted(engine.executor.poll(handles).values()) == ["queued"] + ["running"] * engine.slots)
     assert engine.executor.poll(handles).keys() == {spec.trial_id for spec in specs}
+    gate.unlink()
     assert [result_of(handle).outcome for handle in handles] == [Outcome.COMPLETED] * number
     assert engine.executor.poll([]) == {}
 

@@ -17,7 +17,7 @@ from tests.cluster_conformance import *  # noqa: F403 - what a campaign shows on
 from tests.cluster_conformance import look_at_another
 from tests.conftest import ROOT, RunScript
 from tests.executor_conformance import *  # noqa: F403 - what every engine shows
-from tests.executor_conformance import Engine, result_of
+from tests.executor_conformance import Engine, held, result_of
 from tests.loop_bench import CONFIG, TAG, Loop, make_loop
 from tests.slurm_bench import Cluster, cluster, installed, running
 from tests.trial_bench import METRIC, eventually, living, log_of, trial_spec
@@ -140,7 +140,8 @@ def test_a_controller_that_is_away_is_no_news_and_its_return_finds_the_result(
     engine: Engine, cluster: Cluster, tmp_path: Path
 ) -> None:
     executor = engine.executor
-    handle = engine.submit_ready(trial_spec("echo ready; sleep 2; echo val_bpb: 0.25", tmp_path / "t"))
+    gate, command = held(tmp_path)
+    handle = engine.submit_ready(trial_spec(f"echo ready; {command}; echo val_bpb: 0.25", tmp_path / "t"))
     os.kill(cluster.pid("slurmctld"), signal.SIGTERM)
     eventually(lambda: subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode)
     try:
@@ -149,6 +150,7 @@ def test_a_controller_that_is_away_is_no_news_and_its_return_finds_the_result(
             executor.submit(trial_spec("true", tmp_path / "other"))
         with pytest.raises(MachineError):  # not None, which would mean that the job is gone
             executor.find("t1", tmp_path / "t")
+        gate.unlink()
         assert result_of(handle).metric == 0.25
     finally:
         subprocess.run(["slurmctld"], check=True)
