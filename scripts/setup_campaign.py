@@ -55,7 +55,7 @@ def build_parser() -> Parser:
     what.add_argument("--direction", choices=("lower", "higher"), help="which is better")
     for flag, text in (
         ("edit", "what experiments may change: files, folders, globs"),
-        ("protect", "what to name as protected (all but --edit is)"),
+        ("protect", "what measures; protected also below a folder of --edit"),
         ("data", "must exist, and is fingerprinted; '' for none"),
         ("watch", "further numbers to record"),
     ):

@@ -116,7 +116,7 @@ class Config:
     command: str
     metric: Metric
     edit: tuple[str, ...] = ("train.py",)
-    protect: tuple[str, ...] = ()  # named for the reader and for the rebinding guard; all but `edit` is protected
+    protect: tuple[str, ...] = ()  # outranks folders and globs under `edit`; all but `edit` is protected anyway
     watch: Mapping[str, str] = field(default_factory=dict)  # name -> pattern
     constraints: tuple[Constraint, ...] = ()
     data: tuple[str, ...] = ()  # must exist; fingerprinted

@@ -18,7 +18,7 @@ from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.transplant import ConflictError, transplant
 from autoresearch.campaign.trials import own_settings
 from autoresearch.errors import RefusedError, UsageError
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, Status
 from autoresearch.output import one_line
 
@@ -105,7 +105,7 @@ def _find(oc: OpenCampaign, reference: str) -> Experiment:
 
 
 def _refuse_edits(oc: OpenCampaign, onto: str) -> None:
-    edited = [change.path for change in oc.repo.changes(onto) if in_scope(change.path, oc.config.edit)]
+    edited = [change.path for change in oc.repo.changes(onto) if may_edit(change.path, oc.config)]
     if edited:
         raise RefusedError(
             f"There is an edit that has not been run: {', '.join(edited[:NAMED_AT_MOST])}.",
@@ -117,7 +117,7 @@ def _refuse_edits(oc: OpenCampaign, onto: str) -> None:
 def _merge(oc: OpenCampaign, theirs: Experiment, onto: str, reference: str) -> Mapping[str, str | None]:
     """The entries that the files of ``onto`` get."""
     changed = oc.repo.changed_paths(theirs.parent, theirs.commit)
-    if outside := [path for path in changed if not in_scope(path, oc.config.edit)]:
+    if outside := [path for path in changed if not may_edit(path, oc.config)]:
         raise RefusedError(
             f"{reference} changes what this campaign protects: {', '.join(outside[:NAMED_AT_MOST])}.",
             hint=f"See it: git diff {theirs.parent[:7]} {theirs.commit[:7]}",

@@ -18,7 +18,7 @@ from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward
 from autoresearch.campaign.run import check_head
 from autoresearch.campaign.trials import collect_trials, launch_trial
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError, UsageError
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, Purpose, Status, Trial
 from autoresearch.merge import merge_texts
 from autoresearch.trial import RESULT_FILE, Outcome
@@ -184,7 +184,7 @@ def _ablations(oc: OpenCampaign) -> tuple[list[Arm], list[str]]:
 def _without(oc: OpenCampaign, commit: str, kept: Experiment) -> str | None:
     texts: dict[str, str] = {}
     for path in oc.repo.changed_paths(kept.parent, kept.commit):
-        if not in_scope(path, oc.config.edit):
+        if not may_edit(path, oc.config):
             continue
         mine, base, theirs = (oc.repo.text(name, path) for name in (commit, kept.commit, kept.parent))
         if mine is None or base is None or theirs is None:

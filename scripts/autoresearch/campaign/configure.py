@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from autoresearch.campaign.config_text import render_config, set_keys
-from autoresearch.campaign.detect import Detected, Finding, detect
+from autoresearch.campaign.detect import Detected, Finding, detect, evaluators_within
 from autoresearch.campaign.entry import SETUP, Project
 from autoresearch.campaign.needs import Data, find_data, find_isolation, find_links, given_data
 from autoresearch.campaign.printed import Printed, choose, direction_of
 from autoresearch.config import CONFIG_FILE, Config, default_pattern
 from autoresearch.errors import UsageError
 from autoresearch.executors import executor_for
-from autoresearch.guard import belongs_to_client, in_scope
+from autoresearch.guard import belongs_to_client, in_scope, may_edit
 from autoresearch.notify import check_channels
 
 LONG_BUDGET_S = 300.0  # from here on, timeout_factor alone leaves room for what is no training
@@ -62,21 +64,38 @@ def configure(project: Project, wishes: Wishes, *, existing: str | None) -> Conf
     """The config of a new campaign. ``existing`` is the text of the project's own ``autoresearch.yaml``."""
     made = _from_detection(project, wishes) if existing is None else _from_file(project, wishes, existing)
     check_edit(made.config, project)
-    made.notes += _loose_code(project, made.config) + _secrets(made.config)
+    made.notes += _loose_code(project, made.config) + missing_links(made.config, project.folder)
+    made.notes += _secrets(made.config)
     return made
 
 
 def check_edit(config: Config, project: Project) -> None:
-    """Refuse a path under ``edit`` where git has no file, and settings that this version cannot carry out."""
+    """Refuse paths that hold nothing to edit or to protect, and settings that this version cannot carry out."""
     executor_for(config.executor)
     check_channels(config.notify)
     for path in config.edit:
-        if not any(in_scope(file, (path,)) for file in project.files):
+        held = [file for file in project.files if in_scope(file, (path,))]
+        if not held:
             raise UsageError(
                 f"`edit` names {path}, and no committed file is there.",
                 hint=f"Name what experiments may change: {SETUP} --edit FILE; a new file first: "
                 f"git add {path} && git commit -m start",
                 code="edit_not_committed",
+            )
+        if not any(may_edit(file, config) for file in held):
+            raise UsageError(
+                f"`edit` names {path}, and all of it is protected: {', '.join(config.protect[:5])}.",
+                hint=f"Name the files that experiments may change: {SETUP} --edit {held[0]}",
+                code="edit_protected",
+            )
+    present = [*project.files, *project.untracked]
+    for path in config.protect:
+        if not any(in_scope(file, (path,)) for file in present) and not (project.folder / path).exists():
+            near = difflib.get_close_matches(path, project.files, n=1)
+            raise UsageError(
+                f"`protect` names {path}, and no such file is there.",
+                hint=f"Did you mean {near[0]}?" if near else f"Name a file that is there: {SETUP} --protect FILE",
+                code="protect_missing",
             )
 
 
@@ -96,8 +115,12 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
     data = find_data(project, found, links)
     if wishes.data is not None:
         data = given_data(wishes.data, project, found)
-    protect = found.protect if wishes.protect is None else wishes.protect
-    protect = tuple(path for path in protect if not in_scope(path, edit))
+    if wishes.protect is None:
+        protect = tuple(path for path in found.protect if not in_scope(path, edit))
+    else:
+        protect = wishes.protect
+    within = [path for path in evaluators_within(project, edit, [found.command]) if not in_scope(path, protect)]
+    protect = (*protect, *within)
     budget_s = found.budget_s if wishes.budget_s is None else wishes.budget_s
     values = {
         "command": found.command, "metric": metric, "watch": watch, "edit": list(edit),
@@ -109,7 +132,7 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
         _finding("command", found.command, "given" if wishes.command else found.command_how),
         _finding("metric", f"{metric['name']}, {metric['direction']} is better", metric_how),
         _finding("edit", edit, "given" if wishes.edit else "the script that trains"),
-        _finding("protect", protect, "given" if wishes.protect else "what it imports and what measures"),
+        _finding("protect", protect, _protect_how(wishes, within)),
         _finding("data", data.paths, data.how),
         _finding("budget_s", _plain(budget_s), found.budget_how if wishes.budget_s is None else "given"),
         _finding("watch", list(watch), watch_how),
@@ -120,7 +143,7 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
         config=Config.parse(text), text=text, findings=[one for one in findings if one.value],
         notes=found.notes, data=data,
     )  # fmt: skip
-    made.notes += _about_budget(found, wishes)
+    made.notes += _about_evaluators(found, made.config, within) + _about_budget(found, wishes)
     if found.command.startswith("uv ") and shutil.which("uv") is None:
         made.notes.append("uv is not on the PATH of this machine; install it, or say --command.")
     if left_out:
@@ -133,21 +156,23 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
 
 def _from_file(project: Project, wishes: Wishes, existing: str) -> Configured:
     text, config = with_wishes(existing, project, wishes)
+    said = Config.parse(existing).protect if wishes.protect is None else wishes.protect
+    within = [path for path in config.protect if not in_scope(path, said)]
     found = detect(project, command=config.command, edit=config.edit)
     values = config.to_dict()
     values["metric"] = f"{config.metric.name}, {config.metric.direction} is better"
     values["watch"] = list(config.watch)
     values["budget_s"] = _plain(config.budget_s)
     keys = ("command", "metric", "edit", "protect", "data", "budget_s", "watch", "link", "isolation")
-    findings = [
-        _finding(key, values[key], f"given; {CONFIG_FILE} says so now" if key in wishes.given else CONFIG_FILE)
-        for key in keys
-    ]
+    hows = {key: f"given; {CONFIG_FILE} says so now" if key in wishes.given else CONFIG_FILE for key in keys}
+    if within:
+        hows["protect"] += ", and what measures"
+    findings = [_finding(key, values[key], hows[key]) for key in keys]
     made = Configured(
         config=config, text=text, findings=[one for one in findings if one.value], notes=found.notes,
         data=given_data(config.data, project, found),
     )  # fmt: skip
-    made.notes += _about_budget(found, wishes)
+    made.notes += _about_evaluators(found, config, within) + _about_budget(found, wishes)
     unlinked = [link for link in find_links(project, found)[0] if not in_scope(link, config.link)]
     if unlinked and config.isolation == "worktree":
         made.notes.append(
@@ -164,7 +189,13 @@ def with_wishes(text: str, project: Project, wishes: Wishes) -> tuple[str, Confi
         key: getattr(wishes, key) for key in ("command", "edit", "protect", "data") if key in wishes.given
     }
     if wishes.edit is not None and wishes.protect is None:
-        changes["protect"] = [path for path in before.protect if path not in wishes.edit]
+        named = {Path(path).as_posix() for path in wishes.edit}
+        changes["protect"] = [path for path in before.protect if path not in named]
+    protect = changes.get("protect", before.protect)
+    commands = [changes.get("command", before.command), before.evaluate_command, before.test_command]
+    within = evaluators_within(project, changes.get("edit", before.edit), commands)
+    if within := [path for path in within if not in_scope(path, protect)]:
+        changes["protect"] = [*protect, *within]
     if wishes.budget_s is not None:
         changes["budget_s"] = _plain(wishes.budget_s)
     printed = detect(project, command=wishes.command or before.command).printed if wishes.given else []
@@ -254,6 +285,38 @@ def _watched(printed: Sequence[Printed], metric: str, wishes: Wishes) -> tuple[l
     if all(pattern == default_pattern(name) for name, pattern in chosen.items()):
         return list(chosen), how
     return chosen, how
+
+
+def _protect_how(wishes: Wishes, within: Sequence[str]) -> str:
+    if wishes.protect is None:
+        return "what it imports and what measures"
+    return "given, and what measures" if within else "given"
+
+
+def _about_evaluators(found: Detected, config: Config, within: Sequence[str]) -> list[str]:
+    """What of a folder or a glob under ``edit`` stays protected by its looks, and what does not."""
+    notes = []
+    if within:
+        notes.append(
+            f"{', '.join(within[:5])} may measure and stays protected, though `edit` holds it: "
+            "if experiments may change it, name the very file under `edit`."
+        )
+    named = {Path(path).as_posix() for path in config.edit} | {found.entry}
+    open_ = [path for path in found.sources if path not in named and may_edit(path, config)]
+    if open_:
+        notes.append(
+            f"experiments may change {', '.join(open_[:5])}, which the training imports. "
+            f"If that measures, protect it: --protect {open_[0]}"
+        )
+    return notes
+
+
+def missing_links(config: Config, folder: Path) -> list[str]:
+    """A note on what stands under ``link`` and is not there."""
+    missing = [path for path in config.link if not (folder / path).exists()]
+    if not missing:
+        return []
+    return [f"`link` in {CONFIG_FILE} names {', '.join(missing[:5])}, and nothing is there: no trial sees it."]
 
 
 def _about_budget(found: Detected, wishes: Wishes) -> list[str]:

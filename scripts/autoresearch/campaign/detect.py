@@ -5,6 +5,7 @@ Nothing is run and nothing is written. Each answer says how it was found, for a 
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from autoresearch.campaign.entry import (
     imported_modules,
 )
 from autoresearch.campaign.printed import Printed, merged, printed_in_log, printed_in_source
+from autoresearch.guard import in_scope
 
 EVALUATORS = re.compile(r"(.*/)?\w*(prepare|eval|metric|score|benchmark|dataset|dataloader|data)\w*\.py")
 BUDGET_NAMES = re.compile(
@@ -92,6 +94,22 @@ def detect(project: Project, *, command: str | None = None, edit: Sequence[str] 
     likely = [path for path in (*found.sources, *measuring) if path not in edited]
     found.protect = tuple(sorted(dict.fromkeys(likely[:PROTECTED_AT_MOST])))
     return found
+
+
+def evaluators_within(project: Project, edit: Sequence[str], commands: Sequence[str]) -> list[str]:
+    """What seems to measure and lies below a folder or a glob of ``edit``, which does not name the very file.
+
+    ``commands`` are the training's, whose script is none, and those that only measure, whose scripts are.
+    """
+    training, *measuring = [entry_of(command, project) for command in commands]
+    besides = {training, *map(posixpath.normpath, edit)}
+    return [
+        path
+        for path in project.files
+        if path not in besides
+        and in_scope(path, edit)
+        and (path in measuring or (EVALUATORS.fullmatch(path) and not _is_aside(path)))
+    ]
 
 
 def _is_aside(path: str) -> bool:

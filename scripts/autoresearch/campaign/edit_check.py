@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from autoresearch.campaign.opened import OpenCampaign
-from autoresearch.guard import check_edit, in_scope
+from autoresearch.guard import check_edit, may_edit
 from autoresearch.ledger import Experiment
 
 
@@ -33,14 +33,12 @@ def check_sources(
     base = oc.campaign.base_commit
     files = oc.repo.files(base)
     for path in files:  # unchanged edit files belong to the picture: a name may be imported from one
-        if in_scope(path, oc.config.edit) and path not in before and path not in after:
+        if may_edit(path, oc.config) and path not in before and path not in after:
             text = oc.repo.text(parent, path)
             if text is not None:
                 before[path] = after[path] = text
     protected = {
-        path: oc.repo.text(base, path) or ""
-        for path in files
-        if path.endswith(".py") and not in_scope(path, oc.config.edit)
+        path: oc.repo.text(base, path) or "" for path in files if path.endswith(".py") and not may_edit(path, oc.config)
     }
     inherited = {} if beside is None else beside.options
     differs = any(options[key] != (inherited.get(key) or {}) for key in ("arguments", "environment"))

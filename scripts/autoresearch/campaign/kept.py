@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from autoresearch.campaign.opened import OpenCampaign
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import DECIDING, Experiment, Status, completed
 from autoresearch.output import one_line
 
@@ -99,7 +99,7 @@ def steps(oc: OpenCampaign, start: str, *, bookkeeping: Sequence[str]) -> list[S
         paths = tuple(
             path
             for path in oc.repo.changed_paths(before, each.commit)
-            if path not in bookkeeping and (position == 0 or path in own or in_scope(path, oc.config.edit))
+            if path not in bookkeeping and (position == 0 or path in own or may_edit(path, oc.config))
         )
         if paths or not each.is_baseline:
             found.append(_step(oc, each, before, paths))

@@ -113,9 +113,10 @@ class WorkTree:
     untracked: list[str]
 
 
-def check_work_tree(repo: Repo, commit: str, *, ours: Sequence[str] = ()) -> WorkTree:
-    """Refuse uncommitted changes of code; those of ``ours`` are none of the user's."""
-    changes = [change for change in repo.changes(commit) if not in_scope(change.path, (CONFIG_FILE, *ours))]
+def check_work_tree(repo: Repo, commit: str, *, ours: Sequence[str] = (), but: Sequence[str] = ()) -> WorkTree:
+    """Refuse uncommitted changes of code; those of ``ours``, ``but`` not these, are none of the user's."""
+    beside = [change for change in repo.changes(commit) if change.path != CONFIG_FILE]
+    changes = [change for change in beside if in_scope(change.path, but) or not in_scope(change.path, ours)]
     staged = any(change.path == RESULTS_FILE and change.tracked for change in changes)
     if staged or RESULTS_FILE in repo.files(commit):
         raise RefusedError(

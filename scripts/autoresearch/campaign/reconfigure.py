@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autoresearch.campaign.configure import Wishes, check_edit, with_wishes
+from autoresearch.campaign.configure import Wishes, check_edit, missing_links, with_wishes
 from autoresearch.campaign.entry import Project
 from autoresearch.campaign.memo import BEGIN, Memo, memo_files, read_memo, render_memo, replace_text, write_tracked
 from autoresearch.campaign.needs import is_missing
@@ -18,7 +18,7 @@ from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.trials import cancel_trials
 from autoresearch.config import CONFIG_FILE, Config, masked
 from autoresearch.errors import MachineError, RefusedError, UsageError
-from autoresearch.guard import data_drift, fingerprint_data, in_scope
+from autoresearch.guard import data_drift, fingerprint_data, may_edit
 from autoresearch.results import outdate_results
 
 
@@ -53,8 +53,9 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
         )
     tip = oc.repo.commit_of("HEAD") or oc.campaign.base_commit
     text, config = _wanted(oc, wishes, tip)
-    work_tree = check_work_tree(oc.repo, tip, ours=config.edit)
+    work_tree = check_work_tree(oc.repo, tip, ours=config.edit, but=config.protect)
     data, data_changes = _data(oc, config)
+    notes += missing_links(config, oc.repo.project)
     differences = _differences(oc.config.to_dict(), config.to_dict())
     commits_on_top = tip != incumbent_commit(oc)
     if not (differences or data_changes or commits_on_top):
@@ -70,7 +71,7 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
     notes += data_changes
     if "metric.name" in differences:
         notes.append(f"results.tsv has one metric column: in its rows up to now it holds {oc.config.metric.name}")
-    waiting = [change.path for change in oc.repo.changes(tip) if in_scope(change.path, config.edit)]
+    waiting = [change.path for change in oc.repo.changes(tip) if may_edit(change.path, config)]
     if waiting:
         notes.append(f"your uncommitted edit of {', '.join(waiting[:3])} waits: the baseline is the code without it")
     if dry_run:

@@ -10,7 +10,7 @@ from autoresearch.campaign.progress import bring_forward
 from autoresearch.campaign.run import check_head
 from autoresearch.campaign.settle import experiment_on_branch, incumbent_commit, plan_move, save_work, settle
 from autoresearch.errors import NeedsHumanError, NoCampaignError, RefusedError, StillRunningError
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, State, Status
 from autoresearch.results import outdate_results
 
@@ -63,10 +63,10 @@ def revert(oc: OpenCampaign, to: int | None = None, *, dry_run: bool = False) ->
             code="head_not_recorded",
         )
     dirty = sorted(
-        change.path for change in oc.repo.changes(tip) if change.tracked and in_scope(change.path, oc.config.edit)
+        change.path for change in oc.repo.changes(tip) if change.tracked and may_edit(change.path, oc.config)
     )
     target = _target(oc, to)
-    moved = sorted({*dirty, *(path for path in oc.repo.changed_paths(tip, target) if in_scope(path, oc.config.edit))})
+    moved = sorted({*dirty, *(path for path in oc.repo.changed_paths(tip, target) if may_edit(path, oc.config))})
     if dry_run or not (moved or taken_back):
         return Reverted(commit=target, changed=False, restored=moved, taken_back=taken_back)
     saved = ""

@@ -27,7 +27,7 @@ from autoresearch.guard import (
     environment_drift,
     environment_fingerprint,
     fingerprint_data,
-    in_scope,
+    may_edit,
 )
 from autoresearch.ledger import Experiment, State, completed
 from autoresearch.output import one_line
@@ -142,7 +142,7 @@ def _prepare_baseline(oc: OpenCampaign, request: Request) -> tuple[Experiment, l
     """The unmodified code of the epoch's base commit as experiment; edits in the work tree wait for the next one."""
     base = oc.campaign.base_commit
     notes = []
-    waiting = [change.path for change in oc.repo.changes(base) if in_scope(change.path, oc.config.edit)]
+    waiting = [change.path for change in oc.repo.changes(base) if may_edit(change.path, oc.config)]
     if waiting:
         notes.append(
             f"the baseline is the unmodified code; your edit of {', '.join(waiting[:3])} waits: run the command again"
@@ -196,7 +196,7 @@ def _prepare_edit(
 
 def edited_paths(oc: OpenCampaign, changes: Sequence[Change]) -> list[str]:
     """The files within ``edit`` that ``changes`` touch, those renamed away included."""
-    edited = [change for change in changes if in_scope(change.path, oc.config.edit)]
+    edited = [change for change in changes if may_edit(change.path, oc.config)]
     return sorted({path for change in edited for path in (change.path, change.old_path) if path})
 
 
@@ -238,7 +238,7 @@ def _commit(oc: OpenCampaign, parent: str, paths: list[str], description: str) -
     open_experiment = oc.ledger.open_experiment(oc.tag)
     recorded = {parent} if open_experiment is None else {parent, open_experiment.commit}
     on = parent if head in recorded else head
-    if on == head != parent and not any(in_scope(change.path, oc.config.edit) for change in oc.repo.changes(head)):
+    if on == head != parent and not any(may_edit(change.path, oc.config) for change in oc.repo.changes(head)):
         return head
     return oc.repo.commit_paths(on, paths, f"experiment: {one_line(description)}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.errors import NeedsHumanError
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment
 from autoresearch.merge import merge_texts
 
@@ -100,7 +100,7 @@ def _attempt_ref(oc: OpenCampaign, experiment: Experiment, attempt: int) -> str:
 def differing_paths(oc: OpenCampaign, old: str, new: str) -> list[str]:
     """Files within ``edit`` that differ between two commits."""
     paths = set(oc.repo.changed_paths(old, new))
-    return sorted(path for path in paths if in_scope(path, oc.config.edit))
+    return sorted(path for path in paths if may_edit(path, oc.config))
 
 
 def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:

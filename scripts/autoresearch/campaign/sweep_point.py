@@ -20,7 +20,7 @@ from autoresearch.campaign.run import Request, submit
 from autoresearch.campaign.settle import incumbent_commit, recorded_tip
 from autoresearch.campaign.trials import experiment_arguments, experiment_environment
 from autoresearch.errors import AutoresearchError, RefusedError
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, State, completed
 from autoresearch.trial import write_json
 
@@ -140,7 +140,7 @@ def _options(axes: Sequence[Axis], point: Point, kind: Kind) -> dict[str, str]:
 
 def edited_sources(oc: OpenCampaign, commit: str) -> dict[str, str]:
     """The Python files within ``edit`` in ``commit``, text by path."""
-    paths = [path for path in oc.repo.files(commit) if path.endswith(".py") and in_scope(path, oc.config.edit)]
+    paths = [path for path in oc.repo.files(commit) if path.endswith(".py") and may_edit(path, oc.config)]
     return {path: oc.repo.text(commit, path) or "" for path in paths}
 
 
@@ -232,7 +232,7 @@ def refuse_foreign(oc: OpenCampaign) -> None:
 
 
 def _edited(oc: OpenCampaign, commit: str) -> list[str]:
-    return [change.path for change in oc.repo.changes(commit) if in_scope(change.path, oc.config.edit)]
+    return [change.path for change in oc.repo.changes(commit) if may_edit(change.path, oc.config)]
 
 
 def refuse_edits(oc: OpenCampaign, commit: str) -> None:

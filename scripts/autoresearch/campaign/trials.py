@@ -17,7 +17,7 @@ from autoresearch.campaign.pruning import prune_limits
 from autoresearch.config import Config, default_pattern
 from autoresearch.executors import State, executor_for
 from autoresearch.executors.base import read_json
-from autoresearch.guard import in_scope
+from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, Purpose, Trial, completed
 from autoresearch.trial import SPEC_FILE, Outcome, TrialResult, TrialSpec
 
@@ -192,7 +192,7 @@ def prepare_checkout(oc: OpenCampaign, experiment: Experiment) -> Path:
 
 def _edited_paths(oc: OpenCampaign, base: str, commit: str) -> list[str]:
     files = set(oc.repo.files(base)) | set(oc.repo.files(commit))
-    return sorted(path for path in files if in_scope(path, oc.config.edit))
+    return sorted(path for path in files if may_edit(path, oc.config))
 
 
 def link_path(target: Path, link: Path) -> None:

@@ -16,7 +16,7 @@ from autoresearch.guard.fingerprints import (
     environment_fingerprint,
     fingerprint_data,
 )
-from autoresearch.guard.scope import belongs_to_client, check_paths, in_scope
+from autoresearch.guard.scope import belongs_to_client, check_paths, in_scope, may_edit
 
 __all__ = [
     "belongs_to_client",
@@ -27,4 +27,5 @@ __all__ = [
     "environment_fingerprint",
     "fingerprint_data",
     "in_scope",
+    "may_edit",
 ]

@@ -92,7 +92,8 @@ def check_paths(
     return _notes("a document", documents, config) + _notes("an untracked output", outputs, config)
 
 
-def _may_edit(path: str, config: Config) -> bool:
+def may_edit(path: str, config: Config) -> bool:
+    """Whether an experiment may change ``path``: ``protect`` outranks a folder or a glob under ``edit``."""
     return in_scope(path, config.edit) and not in_scope(path, config.protect)
 
 
@@ -125,7 +126,7 @@ def _judge(change: Change, config: Config, base: str) -> _Offence | None:
             name = shlex.quote(posixpath.basename(path))
             undo += f'; or, if a tool writes it, echo {name} >> "$(git rev-parse --git-path info/exclude)"'
         return _offence("dependencies", change, "no new dependencies within a campaign", undo)
-    if _may_edit(path, config) and (not whole or _may_edit(change.old_path, config)):
+    if may_edit(path, config) and (not whole or may_edit(change.old_path, config)):
         return _misshapen(change)
     if in_scope(path, config.protect) or (whole and in_scope(change.old_path, config.protect)):
         return _offence("protected", change, "it is protected: what measures an experiment stays", undo)
