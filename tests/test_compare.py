@@ -66,6 +66,9 @@ def test_fewer_than_five_seeds_claim_nothing(loop: Loop) -> None:
     trials = len(loop.trials())
     refused = loop.call("compare", "baseline", "best", "--seeds", 4, expect=2)
     assert (refused["code"], "--exploratory" in refused["hint"]) == ("too_few_seeds", True)
+    many = loop.call("compare", "baseline", "best", "--seeds", 1000, expect=2)
+    assert (many["code"], many["hint"].endswith("--seeds 100")) == ("too_many_seeds", True)
+    assert "fewer" not in many["message"]
     assert len(loop.trials()) == trials
     found = loop.call("compare", "baseline", "best", "--seeds", 4, "--exploratory")["claim"]
     assert (found["word"], found["gain"] > 0.2) == ("inconclusive", True)

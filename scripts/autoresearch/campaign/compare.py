@@ -69,10 +69,13 @@ def compare(
     seeds unless ``exploratory``. Waits for its trials; killed, the same call goes on.
     """
     if not (1 if exploratory else LEAST_SEEDS) <= seeds <= MAX_SEEDS:
+        few = seeds < LEAST_SEEDS
+        why = "fewer pairs cannot confirm anything" if few else "more pairs are no comparison but a campaign"
+        look = ", or --exploratory for a first look" if few and not exploratory else ""
         raise UsageError(
-            f"--seeds is {seeds}; expected {LEAST_SEEDS} to {MAX_SEEDS}: fewer pairs cannot confirm anything.",
-            hint=f"python scripts/compare.py {a} {b} --seeds {LEAST_SEEDS}, or --exploratory for a first look",
-            code="too_few_seeds",
+            f"--seeds is {seeds}; expected {1 if exploratory else LEAST_SEEDS} to {MAX_SEEDS}: {why}.",
+            hint=f"python scripts/compare.py {a} {b} --seeds {LEAST_SEEDS if few else MAX_SEEDS}{look}",
+            code="too_few_seeds" if few else "too_many_seeds",
         )
     with open_campaign(project, tag) as oc:
         _check_idle(oc)
