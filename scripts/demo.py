@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import shlex
 import shutil
@@ -41,7 +42,7 @@ sys.dont_write_bytecode = True  # nothing is ever written into the bundle's fold
 
 from autoresearch.agents.check import demand
 from autoresearch.agents.check_tools import check_git, check_tmux
-from autoresearch.errors import AgentError, AutoresearchError, MachineError
+from autoresearch.errors import AgentError, AutoresearchError, MachineError, UsageError
 from autoresearch.output import Parser, Result, run_script, say
 
 if TYPE_CHECKING:
@@ -74,28 +75,31 @@ def work(arguments: argparse.Namespace) -> Result:
     from autoresearch.report.summary import read_summaries
     from autoresearch.report.text import render
 
+    check_request(arguments)
     check_machine()
     deadline = time.monotonic() + 60 * arguments.minutes
     folder = (arguments.into or Path(tempfile.mkdtemp(prefix="autoresearch-demo-"))).expanduser().resolve()
     say(f"The project: {folder}")
     set_up = ["setup_campaign.py", "--starter", "nanogpt", "--prepare", "--budget", f"{arguments.budget:g}"]
-    done = subprocess.run(
-        [sys.executable, str(SCRIPTS / set_up[0]), *set_up[1:], "--project", str(folder)],
-        env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr, timeout=60 * arguments.minutes, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, str(SCRIPTS / set_up[0]), *set_up[1:], "--project", str(folder)],
+            env=environment(), stdin=subprocess.DEVNULL, stdout=sys.stderr, timeout=60 * arguments.minutes, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise out_of_time("set-up", arguments.minutes) from None
     if done.returncode != 0:
         raise MachineError(f"The project in {folder} could not be set up.", hint="The reason stands above.")
     points = [word for text in arguments.set or POINTS for word in ("--set", text)]
     sweep = [sys.executable, str(SCRIPTS / "sweep.py"), "--project", str(folder), *points]
     code = run_in_tmux(sweep, folder, deadline)
     if code == TIMED_OUT:
-        raise AgentError(
-            f"The sweep was ended after {arguments.minutes:g} minutes.",
-            hint="Give it longer: --minutes 10",
-            code="timeout",
-        )
+        raise out_of_time("sweep", arguments.minutes)
     if code != 0:
-        raise AgentError(f"The sweep ended with exit code {code}.", hint=f"Look into {folder}, and run it again.")
+        raise AgentError(
+            f"The sweep ended with exit code {code}; it has said above why.",
+            hint=f"Mend it (here it lies: {folder}), and run the demo again in another folder.",
+        )
     (summary,) = read_summaries(folder)
     report = write_report(folder, folder / "report.html", finished=True).path
     text = f"{render(summary)}\nproject: {folder}\nresults: {folder / 'results.tsv'}\nreport:  {report}"
@@ -108,6 +112,19 @@ def work(arguments: argparse.Namespace) -> Result:
             code="no_gain",
         )
     return Result(data={"project": folder, "report": report, "summary": asdict(summary)}, text=text)
+
+
+def check_request(arguments: argparse.Namespace) -> None:
+    """Refuse what no demo can be asked for."""
+    for flag, value in (("--minutes", arguments.minutes), ("--budget", arguments.budget)):
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{flag} is {value:g}; expected a number above 0.", hint=f"Leave {flag} out.")
+
+
+def out_of_time(what: str, minutes: float) -> AgentError:
+    return AgentError(
+        f"The {what} was ended after {minutes:g} minutes.", hint="Give it longer: --minutes 10", code="timeout"
+    )
 
 
 def check_machine() -> None:

@@ -80,3 +80,21 @@ def test_starter_dry_run_writes_nothing(tmp_path: Path, run_script: RunScript) -
     assert data["config"]["metric"]["name"] == "val_bpb"
     assert str(target) in data["done"][0]
     assert not target.exists()
+
+
+def test_starter_below_a_file_is_refused(tmp_path: Path, run_script: RunScript) -> None:
+    (tmp_path / "file").write_text("x\n")
+    for flags in ((), ("--dry-run",)):
+        for place in ("file", "file/x", "file/x/y"):
+            done = run_script(
+                "setup_campaign", "--starter", "rl", "--project", tmp_path / place, *flags, "--json", cwd=tmp_path
+            )
+            assert done.returncode == 2
+            assert "is not a folder" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_flag_that_does_not_fit_copies_no_starter(tmp_path: Path, run_script: RunScript) -> None:
+    folder = tmp_path / "project"
+    done = run_script("setup_campaign", "--starter", "rl", "--project", folder, "--budget", "-5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert not folder.exists()

@@ -34,7 +34,8 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def check_room(name: str, folder: Path) -> None:
     """Refuse where a file of the starter would overwrite another."""
-    if folder.exists() and not folder.is_dir():
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
         raise UsageError(f"--project {folder} is not a folder.", hint="Name a folder, or one to make: --project DIR")
     taken = [path for path, file in starter_files(name).items() if not _is_room(folder / path, file)]
     if taken:
