@@ -28,12 +28,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
-from autoresearch.campaign.configure import Wishes
 from autoresearch.campaign.detect import Finding
 from autoresearch.campaign.opened import open_campaign
 from autoresearch.campaign.reconfigure import Reconfigured, reconfigure
 from autoresearch.campaign.setup import set_up
 from autoresearch.campaign.setup_plan import Request, SetUp
+from autoresearch.campaign.wishes import Wishes
 from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, one_line, run_script
 from autoresearch.report.memory_text import earlier_lines

@@ -485,3 +485,81 @@ def test_train_of_the_bench_is_what_detection_claims_about_it(tmp_path: Path) ->
     (tmp_path / "prepare.py").write_text(KARPATHY["prepare.py"])
     done = subprocess.run([sys.executable, "train.py"], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert "val_bpb:          0.997900" in done.stdout
+
+
+# --- settings that are incomplete, and flags that do not fit ---------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# mine\n", "budget_s: 60\n", "metric:\n", "metric: {direction: lower}\n"])
+@pytest.mark.parametrize("flags", [True, False])
+def test_settings_that_lack_something_are_completed(plain: Bench, text: str, flags: bool) -> None:
+    plain.write({"autoresearch.yaml": text})
+    given = ("--metric", "val_loss", "--command", "python train.py", "--edit", "train.py") if flags else ()
+    data = plain.setup("--tag", "a", *given)
+    config = Config.read(plain.folder / "autoresearch.yaml")
+    assert config.to_dict() == data["config"]
+    assert (config.command, config.metric.name, config.metric.direction, config.edit) == (
+        "python train.py", "val_loss", "lower", ("train.py",)
+    )  # fmt: skip
+    assert config.budget_s == (60 if "budget_s" in text else 300)
+    hows = {finding["key"]: finding["how"] for finding in data["findings"]}
+    assert ("budget_s" in text) is (hows["budget_s"] == "autoresearch.yaml")
+    if text.strip() and not flags:
+        assert hows["command"].startswith("train.py is there")
+    assert plain.setup("--reconfigure")["changed"] is False
+
+
+def test_what_incomplete_settings_say_is_kept(plain: Bench) -> None:
+    said = "metric: {direction: higher}  # up\nedit: [lib.py]\nconstraints: ['val_loss <= 3']\nprune: false\n"
+    plain.write({"autoresearch.yaml": said})
+    plain.setup("--tag", "a")
+    config = Config.read(plain.folder / "autoresearch.yaml")
+    assert (config.metric.name, config.metric.direction, config.edit) == ("val_loss", "higher", ("lib.py",))
+    assert (config.prune, len(config.constraints)) == (False, 1)
+
+
+@pytest.mark.parametrize("text", ["budget_s: soon\n", "budget: 60\n", "- 1\n", "metric: val_loss\n"])
+def test_mistake_in_incomplete_settings_is_named(plain: Bench, text: str) -> None:
+    plain.write({"autoresearch.yaml": text})
+    assert plain.setup("--tag", "a", expect=2)["code"] in ("config_value", "config_unknown_key", "config_type")
+
+
+def test_folder_in_the_place_of_the_settings(plain: Bench) -> None:
+    plain.write({"autoresearch.yaml/x": ""})
+    assert "autoresearch.yaml is a folder" in plain.setup("--tag", "a", expect=2)["message"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--budget", "-5"), "--budget is -5.0; expected a number above 0"),
+        (("--budget", "nan"), "--budget is nan; expected a number"),
+        (("--command", ""), "--command is ''; expected a text"),
+        (("--command", 'python "train.py'), "--command is 'python \"train.py'; expected a command line"),
+        (("--metric", ""), "--metric is ''; expected a text"),
+        (("--metric", "two words"), "--metric is 'two words'; expected a name without spaces"),
+        (("--edit", "/tmp"), "--edit is ['/tmp']; expected paths inside the project"),
+        (("--edit", ""), "--edit is []; expected at least one path"),
+        (("--protect", "../x"), "--protect is ['../x']; expected paths inside the project"),
+    ],
+)
+def test_flag_that_does_not_fit_is_blamed_itself(plain: Bench, flags: tuple[str, ...], said: str) -> None:
+    before = plain.state()
+    for settings in ({}, {"autoresearch.yaml": "command: python train.py\nmetric: {name: val_loss}\n"}):
+        plain.write(settings)
+        error = plain.setup("--tag", "a", *flags, expect=2)
+        assert error["message"].startswith(said)
+        assert error["hint"] == f"Give {flags[0]} another value, or leave it out (--help)."
+    (plain.folder / "autoresearch.yaml").unlink()
+    assert plain.state() == before
+    plain.setup("--tag", "a")
+    assert plain.setup("--reconfigure", *flags, expect=2)["message"].startswith(said)
+
+
+def test_command_with_an_open_quote_in_the_settings(plain: Bench) -> None:
+    for key in ("command", "evaluate_command", "test_command"):
+        settings = {"command": "python train.py", "metric": "{name: val_loss}", key: "python 'x.py"}
+        plain.write({"autoresearch.yaml": "".join(f"{name}: {value}\n" for name, value in settings.items())})
+        error = plain.setup("--tag", "a", expect=2)
+        assert error["message"].startswith(f"autoresearch.yaml: {key} is ")
+        assert "no closing quotation" in error["message"]

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import pytest
 
-from autoresearch.campaign.configure import Configured, Wishes, configure
+from autoresearch.campaign.configure import Configured, configure
 from autoresearch.campaign.detect import detect
 from autoresearch.campaign.entry import Project, find_entry
 from autoresearch.campaign.needs import find_links
 from autoresearch.campaign.printed import direction_of
+from autoresearch.campaign.wishes import Wishes
 from autoresearch.errors import UsageError
 
 LOSS = 'print(f"val_loss: {loss:.4f}")\n'

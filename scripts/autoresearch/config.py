@@ -9,6 +9,7 @@ import difflib
 import math
 import operator
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -154,9 +155,9 @@ class Config:
         return {**self.to_dict(), "notify": masked(self.notify)}
 
     @classmethod
-    def from_dict(cls, data: Any, *, source: str = CONFIG_FILE) -> Self:
-        """Validate ``data`` as parsed from YAML or JSON."""
-        top = _Section(data, source, "")
+    def from_dict(cls, data: Any, *, source: str = CONFIG_FILE, flags: Mapping[str, str] | None = None) -> Self:
+        """Validate ``data`` as parsed from YAML or JSON; ``flags`` are the keys that flags gave, and these."""
+        top = _Section(data, source, "", flags=flags or {})
         metric = top.section("metric", {"name", "direction", "pattern"})
         name = metric.text("name", required=True)
         if not re.fullmatch(r"[\w./@%-]+", name):
@@ -164,7 +165,7 @@ class Config:
         keep = top.section("keep", set(Keep.__dataclass_fields__))
         executor = top.section("executor", None)
         config = cls(
-            command=top.text("command", required=True),
+            command=top.command("command", required=True),
             metric=Metric(
                 name=name,
                 direction=metric.choice("direction", DIRECTIONS, "lower"),
@@ -181,8 +182,8 @@ class Config:
             startup_s=top.number("startup_s", 0.0, at_least=0.0, at_most=86400.0),
             stall_s=top.number("stall_s", 0.0, at_least=0.0),
             progress=top.progress("progress"),
-            evaluate_command=top.text("evaluate_command"),
-            test_command=top.text("test_command"),
+            evaluate_command=top.command("evaluate_command"),
+            test_command=top.command("test_command"),
             prune=top.flag("prune", True),
             keep=Keep(
                 boldness=keep.choice("boldness", BOLDNESS, "default"),
@@ -208,41 +209,57 @@ class Config:
             executor.fail("parallel", "1 with `isolation: inplace`: trials at once need a checkout each")
         for path in config.edit:
             if path in config.protect:
-                top.fail("edit", f"a path that is not under `protect` as well ({path} is under both)")
+                key, other = ("protect", "edit") if top.is_flag("protect") else ("edit", "protect")
+                top.fail(key, f"a path that is not under `{other}` as well ({path} is under both)")
         for constraint in config.constraints:
             if constraint.name != config.metric.name and constraint.name not in config.watch:
                 top.fail("constraints", f"the metric or a name under `watch`, not {constraint.name!r}")
         return config
 
     @classmethod
-    def parse(cls, text: str, *, source: str = CONFIG_FILE) -> Self:
+    def parse(cls, text: str, *, source: str = CONFIG_FILE, flags: Mapping[str, str] | None = None) -> Self:
         """Validate the text of an ``autoresearch.yaml``."""
-        try:
-            data = yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
-        except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
-            line = f" at line {where.line + 1}" if where else ""
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-            raise UsageError(
-                f"{source} is not valid YAML{line}: {problem}.",
-                hint=f"Mend that line of {source}; patterns are safest in single quotes.",
-                code="config_syntax",
-            ) from None
-        return cls.from_dict(data, source=source)
+        return cls.from_dict(load_yaml(text, source=source), source=source, flags=flags)
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read and validate the file at ``path``."""
-        try:
-            return cls.parse(path.read_text(encoding="utf-8"), source=path.name)
-        except FileNotFoundError:
-            raise UsageError(
-                f"{path} does not exist.", hint="python scripts/setup_campaign.py writes one.", code="no_config"
-            ) from None
-        except UnicodeDecodeError:
-            raise UsageError(
-                f"{path} is not UTF-8 text.", hint=f"Save {path.name} as UTF-8.", code="config_syntax"
-            ) from None
+        return cls.parse(read_config_text(path), source=path.name)
+
+
+def read_config_text(path: Path) -> str:
+    """The text of the config at ``path``, its line ends as they are."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist.", hint="python scripts/setup_campaign.py writes one.", code="no_config"
+        ) from None
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a folder; expected the file of the settings.",
+            hint="Move it out of the way, and run the command again.",
+            code="config_type",
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"{path} is not UTF-8 text.", hint=f"Save {path.name} as UTF-8.", code="config_syntax"
+        ) from None
+
+
+def load_yaml(text: str, *, source: str = CONFIG_FILE) -> Any:
+    """What the text of a config says, not validated."""
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UsageError(
+            f"{source} is not valid YAML{line}: {problem}.",
+            hint=f"Mend that line of {source}; patterns are safest in single quotes.",
+            code="config_syntax",
+        ) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -263,8 +280,10 @@ class _Loader(yaml.SafeLoader):
 class _Section:
     """One mapping of the config, with the readers that turn its values into checked ones."""
 
-    def __init__(self, data: Any, source: str, path: str, known: set[str] | None = None) -> None:
-        self.source, self.path = source, path
+    def __init__(
+        self, data: Any, source: str, path: str, known: set[str] | None = None, *, flags: Mapping[str, str]
+    ) -> None:
+        self.source, self.path, self.flags = source, path, flags
         if data is None:
             data = {}
         if not isinstance(data, dict):
@@ -292,6 +311,12 @@ class _Section:
     def fail(self, key: str, expected: str) -> None:
         """Raise the error for a value that does not fit."""
         value = self.data.get(key)
+        if flag := self.flags.get(f"{self.path}{key}"):
+            raise UsageError(
+                f"{flag} is {_quote(value)}; expected {expected}.",
+                hint=f"Give {flag} another value, or leave it out (--help).",
+                code="config_value",
+            )
         raise UsageError(
             f"{self.source}: {self.path}{key} is {_quote(masked(value) if key == 'notify' else value)}; "
             f"expected {expected}.",
@@ -300,7 +325,10 @@ class _Section:
         )
 
     def section(self, key: str, known: set[str] | None) -> _Section:
-        return _Section(self.data.get(key), self.source, f"{self.path}{key}.", known)
+        return _Section(self.data.get(key), self.source, f"{self.path}{key}.", known, flags=self.flags)
+
+    def is_flag(self, key: str) -> bool:
+        return f"{self.path}{key}" in self.flags
 
     def rest(self, but: set[str]) -> dict[str, Any]:
         return {str(key): value for key, value in self.data.items() if key not in but}
@@ -312,6 +340,14 @@ class _Section:
         if not isinstance(value, str) or not value.strip() or "\0" in value:
             self.fail(key, "a text that is not empty" + ("" if key in self.data else " (the key is missing)"))
         return str(value).strip()
+
+    def command(self, key: str, *, required: bool = False) -> str:
+        value = self.text(key, required=required)
+        try:
+            shlex.split(value)
+        except ValueError as error:
+            self.fail(key, f"a command line as a shell reads it ({str(error).lower()})")
+        return value
 
     def texts(self, key: str) -> tuple[str, ...]:
         value = self.data.get(key, [])

@@ -5,48 +5,38 @@ from __future__ import annotations
 import difflib
 import math
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from autoresearch.campaign.config_notes import (
+    about_budget,
+    about_evaluators,
+    loose_code,
+    missing_links,
+    protect_how,
+    secrets,
+)
 from autoresearch.campaign.config_text import render_config, set_keys
-from autoresearch.campaign.detect import Detected, Finding, detect, evaluators_within
+from autoresearch.campaign.detect import Finding, detect, evaluators_within
 from autoresearch.campaign.entry import SETUP, Project
 from autoresearch.campaign.needs import Data, find_data, find_isolation, find_links, given_data
 from autoresearch.campaign.printed import Printed, choose, direction_of
-from autoresearch.config import CONFIG_FILE, Config, default_pattern
+from autoresearch.campaign.wishes import Wishes
+from autoresearch.config import CONFIG_FILE, Config, default_pattern, load_yaml
 from autoresearch.errors import UsageError
 from autoresearch.executors import executor_for
-from autoresearch.guard import belongs_to_client, in_scope, may_edit
+from autoresearch.guard import in_scope, may_edit
 from autoresearch.notify import check_channels
 
 LONG_BUDGET_S = 300.0  # from here on, timeout_factor alone leaves room for what is no training
 STARTUP_ALLOWANCE_S = 60.0  # imports, loading and evaluation
 COMPILE_ALLOWANCE_S = 120.0  # torch.compile of a new shape takes over a minute
 WATCHED_AT_MOST = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wishes:
-    """What the flags say; None where a flag was not given."""
-
-    command: str | None = None
-    metric: str | None = None
-    direction: str | None = None
-    edit: tuple[str, ...] | None = None
-    protect: tuple[str, ...] | None = None
-    data: tuple[str, ...] | None = None
-    watch: tuple[str, ...] | None = None
-    budget_s: float | None = None
-
-    @property
-    def given(self) -> list[str]:
-        """The config keys that the flags speak about."""
-        named = [one.name for one in fields(self) if getattr(self, one.name) is not None]
-        return list(dict.fromkeys("metric" if name == "direction" else name for name in named))
+DETECTED_KEYS = ("command", "watch", "edit", "protect", "data", "link", "budget_s", "startup_s", "isolation")
 
 
 @dataclass(kw_only=True)
@@ -62,10 +52,13 @@ class Configured:
 
 def configure(project: Project, wishes: Wishes, *, existing: str | None) -> Configured:
     """The config of a new campaign. ``existing`` is the text of the project's own ``autoresearch.yaml``."""
-    made = _from_detection(project, wishes) if existing is None else _from_file(project, wishes, existing)
+    if existing is None or not existing.strip():
+        made = _from_detection(project, wishes)
+    else:
+        made = _from_file(project, wishes, *_completed(project, wishes, existing))
     check_edit(made.config, project)
-    made.notes += _loose_code(project, made.config) + missing_links(made.config, project.folder)
-    made.notes += _secrets(made.config)
+    made.notes += loose_code(project, made.config) + missing_links(made.config, project.folder)
+    made.notes += secrets(made.config)
     return made
 
 
@@ -132,7 +125,7 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
         _finding("command", found.command, "given" if wishes.command else found.command_how),
         _finding("metric", f"{metric['name']}, {metric['direction']} is better", metric_how),
         _finding("edit", edit, "given" if wishes.edit else "the script that trains"),
-        _finding("protect", protect, _protect_how(wishes, within)),
+        _finding("protect", protect, protect_how(wishes, within)),
         _finding("data", data.paths, data.how),
         _finding("budget_s", _plain(budget_s), found.budget_how if wishes.budget_s is None else "given"),
         _finding("watch", list(watch), watch_how),
@@ -140,10 +133,10 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
         _finding("isolation", isolation if isolation_how else "", isolation_how),
     ]
     made = Configured(
-        config=Config.parse(text), text=text, findings=[one for one in findings if one.value],
+        config=Config.parse(text, flags=wishes.flags), text=text, findings=[one for one in findings if one.value],
         notes=found.notes, data=data,
     )  # fmt: skip
-    made.notes += _about_evaluators(found, made.config, within) + _about_budget(found, wishes)
+    made.notes += about_evaluators(found, made.config, within) + about_budget(found, wishes)
     if found.command.startswith("uv ") and shutil.which("uv") is None:
         made.notes.append("uv is not on the PATH of this machine; install it, or say --command.")
     if left_out:
@@ -154,7 +147,33 @@ def _from_detection(project: Project, wishes: Wishes) -> Configured:
     return made
 
 
-def _from_file(project: Project, wishes: Wishes, existing: str) -> Configured:
+def _completed(project: Project, wishes: Wishes, existing: str) -> tuple[str, dict[str, str]]:
+    """``existing`` with what it lacks for a config, flags and detection asked, and how each key was found."""
+    read = load_yaml(existing)
+    said = {} if read is None else read
+    if not isinstance(said, dict) or not isinstance(said.get("metric") or {}, dict):
+        return existing, {}  # an error, which the reader of the config tells
+    said = {key: value for key, value in said.items() if value is not None}
+    metric = {key: value for key, value in said.get("metric", {}).items() if value is not None}
+    if "command" in said and "name" in metric:
+        return existing, {}
+    # With its other values in place, for their errors; a constraint may be on the metric that is to be found.
+    probe = Config.from_dict(
+        {"command": "-", **said, "metric": {"name": "-", **metric}, "constraints": []}, source=CONFIG_FILE
+    )
+    known = {key: getattr(probe, key) for key in ("command", "edit", "protect", "data", "budget_s") if key in said}
+    known |= {wish: metric[key] for wish, key in (("metric", "name"), ("direction", "direction")) if key in metric}
+    given = {key: value for key in known if (value := getattr(wishes, key)) is not None}
+    made = _from_detection(project, replace(wishes, **{**known, **given}))
+    whole = load_yaml(made.text)
+    hows = {finding.key: finding.how for finding in made.findings if finding.key not in said}
+    missing = {key: whole[key] for key in DETECTED_KEYS if key not in said}
+    if "name" not in metric:
+        missing["metric"] = {**whole["metric"], **metric}
+    return set_keys(existing, missing), hows
+
+
+def _from_file(project: Project, wishes: Wishes, existing: str, filled: Mapping[str, str]) -> Configured:
     text, config = with_wishes(existing, project, wishes)
     said = Config.parse(existing).protect if wishes.protect is None else wishes.protect
     within = [path for path in config.protect if not in_scope(path, said)]
@@ -165,6 +184,7 @@ def _from_file(project: Project, wishes: Wishes, existing: str) -> Configured:
     values["budget_s"] = _plain(config.budget_s)
     keys = ("command", "metric", "edit", "protect", "data", "budget_s", "watch", "link", "isolation")
     hows = {key: f"given; {CONFIG_FILE} says so now" if key in wishes.given else CONFIG_FILE for key in keys}
+    hows |= {key: how for key, how in filled.items() if key not in wishes.given}
     if within:
         hows["protect"] += ", and what measures"
     findings = [_finding(key, values[key], hows[key]) for key in keys]
@@ -172,7 +192,7 @@ def _from_file(project: Project, wishes: Wishes, existing: str) -> Configured:
         config=config, text=text, findings=[one for one in findings if one.value], notes=found.notes,
         data=given_data(config.data, project, found),
     )  # fmt: skip
-    made.notes += _about_evaluators(found, config, within) + _about_budget(found, wishes)
+    made.notes += about_evaluators(found, config, within) + about_budget(found, wishes)
     unlinked = [link for link in find_links(project, found)[0] if not in_scope(link, config.link)]
     if unlinked and config.isolation == "worktree":
         made.notes.append(
@@ -208,7 +228,7 @@ def with_wishes(text: str, project: Project, wishes: Wishes) -> tuple[str, Confi
     if wishes.watch is not None:
         changes["watch"] = _watched(printed, "", wishes)[0]
     changes = {key: list(value) if isinstance(value, tuple) else value for key, value in changes.items()}
-    wanted = Config.from_dict({**yaml.safe_load(text), **changes})
+    wanted = Config.from_dict({**yaml.safe_load(text), **changes}, flags=wishes.flags)
     old, new = before.to_dict(), wanted.to_dict()
     changes = {key: value for key, value in changes.items() if new[key] != old[key]}
     written = set_keys(text, changes)
@@ -285,69 +305,6 @@ def _watched(printed: Sequence[Printed], metric: str, wishes: Wishes) -> tuple[l
     if all(pattern == default_pattern(name) for name, pattern in chosen.items()):
         return list(chosen), how
     return chosen, how
-
-
-def _protect_how(wishes: Wishes, within: Sequence[str]) -> str:
-    if wishes.protect is None:
-        return "what it imports and what measures"
-    return "given, and what measures" if within else "given"
-
-
-def _about_evaluators(found: Detected, config: Config, within: Sequence[str]) -> list[str]:
-    """What of a folder or a glob under ``edit`` stays protected by its looks, and what does not."""
-    notes = []
-    if within:
-        notes.append(
-            f"{', '.join(within[:5])} may measure and stays protected, though `edit` holds it: "
-            "if experiments may change it, name the very file under `edit`."
-        )
-    named = {Path(path).as_posix() for path in config.edit} | {found.entry}
-    open_ = [path for path in found.sources if path not in named and may_edit(path, config)]
-    if open_:
-        notes.append(
-            f"experiments may change {', '.join(open_[:5])}, which the training imports. "
-            f"If that measures, protect it: --protect {open_[0]}"
-        )
-    return notes
-
-
-def missing_links(config: Config, folder: Path) -> list[str]:
-    """A note on what stands under ``link`` and is not there."""
-    missing = [path for path in config.link if not (folder / path).exists()]
-    if not missing:
-        return []
-    return [f"`link` in {CONFIG_FILE} names {', '.join(missing[:5])}, and nothing is there: no trial sees it."]
-
-
-def _about_budget(found: Detected, wishes: Wishes) -> list[str]:
-    if wishes.budget_s is None or not found.budget_fixed or wishes.budget_s == found.budget_s:
-        return []
-    return [
-        f"{found.budget_fixed} is fixed at {found.budget_s:g} s: --budget {wishes.budget_s:g} moves the time "
-        "limit and leaves the training as long as it is."
-    ]
-
-
-def _loose_code(project: Project, config: Config) -> list[str]:
-    """Code that git does not have is not in a checkout; the baseline would fail on it."""
-    code = [path for path in project.untracked if path.endswith(".py") and not belongs_to_client(path)]
-    loose = [path for path in code if not in_scope(path, config.link)]
-    if not loose or config.isolation == "inplace":
-        return []
-    names = ", ".join(loose[:5])
-    return [f"not committed, so no trial sees it: {names}. If training needs it: git add {loose[0]} && git commit"]
-
-
-def _secrets(config: Config) -> list[str]:
-    """The config is part of a commit, and a URL that sends messages is a password."""
-    urls = [channel for channel in config.notify if "://" in channel]
-    if not urls:
-        return []
-    return [
-        f"`notify` in {CONFIG_FILE} holds {len(urls)} URL{'s' * (len(urls) != 1)}, and that file is committed on the "
-        "campaign's branch. To keep them out of git, put them into a file such as ~/.config/autoresearch/notify, "
-        "one a line, and name the file."
-    ]
 
 
 def _startup(budget_s: float, *, compiles: bool) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autoresearch.campaign.configure import Wishes, check_edit, missing_links, with_wishes
+from autoresearch.campaign.config_notes import missing_links
+from autoresearch.campaign.configure import check_edit, with_wishes
 from autoresearch.campaign.entry import Project
 from autoresearch.campaign.memo import BEGIN, Memo, memo_files, read_memo, render_memo, replace_text, write_tracked
 from autoresearch.campaign.needs import is_missing
@@ -16,6 +17,7 @@ from autoresearch.campaign.progress import collect, refresh, repair
 from autoresearch.campaign.run import check_head
 from autoresearch.campaign.settle import incumbent_commit
 from autoresearch.campaign.trials import cancel_trials
+from autoresearch.campaign.wishes import Wishes
 from autoresearch.config import CONFIG_FILE, Config, masked
 from autoresearch.errors import MachineError, RefusedError, UsageError
 from autoresearch.guard import data_drift, fingerprint_data, may_edit
@@ -40,6 +42,7 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
     has made there are part of it. The config file is written first, then the branch, then the ledger:
     killed in between, the same command completes it.
     """
+    wishes.check()
     notes = [] if dry_run else repair(oc)
     check_head(oc)
     if not dry_run:

@@ -19,7 +19,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from autoresearch.campaign.configure import Wishes, with_wishes
+from autoresearch.campaign.configure import with_wishes
 from autoresearch.campaign.detect import Finding
 from autoresearch.campaign.entry import SETUP, Project
 from autoresearch.campaign.memo import memo_files, read_memo, render_block, replace_text, with_block, write_tracked
@@ -38,6 +38,7 @@ from autoresearch.campaign.setup_plan import (
 )
 from autoresearch.campaign.starter import plant
 from autoresearch.campaign.trials import path_without_script_environment
+from autoresearch.campaign.wishes import Wishes
 from autoresearch.config import CONFIG_FILE, Config
 from autoresearch.errors import MachineError, NeedsHumanError, RefusedError, StillRunningError
 from autoresearch.guard import fingerprint_data, in_scope
@@ -51,6 +52,7 @@ def set_up(request: Request, today: date) -> SetUp:
 
     A set-up that was killed is completed, under the tag and config it had.
     """
+    request.wishes.check()
     if request.starter is not None:
         if request.dry_run:
             return preview_starter(request, today)

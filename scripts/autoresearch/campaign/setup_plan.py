@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 
-from autoresearch.campaign.configure import Configured, Wishes, configure
+from autoresearch.campaign.configure import Configured, configure
 from autoresearch.campaign.detect import Finding
 from autoresearch.campaign.entry import Project
 from autoresearch.campaign.importing import Adopted, adopt, read_import
@@ -23,7 +23,8 @@ from autoresearch.campaign.preflight import (
     todays_tag,
 )
 from autoresearch.campaign.starter import STARTERS, check_room, starter_files
-from autoresearch.config import CONFIG_FILE, Config
+from autoresearch.campaign.wishes import Wishes
+from autoresearch.config import CONFIG_FILE, Config, read_config_text
 from autoresearch.errors import RefusedError, UsageError
 from autoresearch.ledger import Ledger
 from autoresearch.repo import Repo
@@ -146,8 +147,7 @@ def _with_metric(wishes: Wishes, metric: str) -> Wishes:
 def config_text(path: Path) -> str | None:
     if not path.exists():
         return None
-    Config.read(path)  # for its errors
-    return path.read_bytes().decode("utf-8")
+    return read_config_text(path)
 
 
 def _about_import(adopted: Adopted, head: str) -> list[str]:
