@@ -104,14 +104,15 @@ def work(arguments: argparse.Namespace) -> Result:
     report = write_report(folder, folder / "report.html", finished=True).path
     text = f"{render(summary)}\nproject: {folder}\nresults: {folder / 'results.tsv'}\nreport:  {report}"
     before, after = summary.baseline, summary.incumbent
+    failure = None
     if not (before and after and before.metric and after.metric and after.metric < before.metric):
-        say(text)
-        raise AutoresearchError(
+        failure = AutoresearchError(
             "No point was better than the baseline, beyond noise.",
             hint="Give it more time: --budget 15",
             code="no_gain",
         )
-    return Result(data={"project": folder, "report": report, "summary": asdict(summary)}, text=text)
+    data = {"project": folder, "report": report, "summary": asdict(summary)}
+    return Result(data=data, text=text, failure=failure, project=folder)
 
 
 def check_request(arguments: argparse.Namespace) -> None:

@@ -222,7 +222,7 @@ def test_failed_experiment_ahead_is_logged_as_a_crash(loop: Loop) -> None:
     with loop.holding():  # it still runs when the command ends
         loop.call("run_experiment", "-d", "broken", "--ahead", expect=10)
     await_judged(loop, 1)
-    assert loop.look()["next"]["command"].endswith("scripts/log_result.py")
+    assert loop.look()["next"]["command"].endswith(f"scripts/log_result.py --project {loop.folder}")
     assert loop.log()["experiment"]["status"] == "crash"
 
 

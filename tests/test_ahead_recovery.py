@@ -52,7 +52,7 @@ def drain(loop: Loop) -> None:
         state = loop.look()
         if not state["opened"]:
             return
-        if state["next"]["command"].endswith("log_result.py"):
+        if "log_result.py" in state["next"]["command"]:
             loop.log()
         elif "run_experiment.py" in state["next"]["command"]:
             loop.log("--status", "crash")

@@ -79,8 +79,8 @@ def loop(tmp_path: Path, run_script: RunScript) -> Loop:
 def answer(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     out, on_sigterm = io.StringIO(), signal.getsignal(signal.SIGTERM)
     try:
-        with contextlib.redirect_stdout(out):
-            code = script_main("doctor")([*arguments, "--project", str(folder), "--json"])
+        with contextlib.chdir(folder), contextlib.redirect_stdout(out):
+            code = script_main("doctor")([*arguments, "--json"])
     finally:
         signal.signal(signal.SIGTERM, on_sigterm)
     return code, json.loads(out.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -11,7 +12,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from tests.conftest import ROOT
+from tests.conftest import ROOT, RunScript
+from tests.loop_bench import PROJECT
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +74,66 @@ def test_hint_works_when_typed(
     )
     assert again.returncode == 0, again.stderr
     assert "exit codes:" in again.stdout
+
+
+def typed_in(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/sh", "-c", command], cwd=folder, capture_output=True, encoding="utf-8", check=False)
+
+
+@pytest.fixture
+def project(tmp_path: Path, run_script: RunScript) -> Path:
+    """A campaign in a folder with a blank in its name, set up from beside it."""
+    (folder := tmp_path / "with a blank").mkdir()
+    for name, text in PROJECT.items():
+        (folder / name).write_text(text)
+    for command in ("init -q", "add -A", "commit -q -m Start"):
+        subprocess.run(["git", *command.split()], cwd=folder, check=True)
+    done = run_script("setup_campaign", "--project", folder.name, "--tag", "a", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = typed_in(tmp_path, done.stdout.splitlines()[-1].partition(": ")[2] + " --dry-run")
+    assert again.returncode == 0, again.stderr
+    return folder
+
+
+def test_next_command_works_beside_the_project(project: Path, run_script: RunScript) -> None:
+    for cwd in (project.parent, Path("/")):
+        answers = [run_script("status", "--project", project, "--json", cwd=cwd).stdout]
+        answers.append(run_script("summarize", "--project", project, "--json", cwd=cwd).stdout)
+        found = [json.loads(answer)["data"] for answer in answers]
+        printed = run_script("status", "--project", project, cwd=cwd).stdout.splitlines()
+        commands = [found[0]["next"]["command"], *(one["command"] for one in found[1]["recommendations"])]
+        commands += [line.strip() for line in printed if "run_experiment.py" in line]
+        assert len(commands) >= 2
+        for command in commands:
+            again = typed_in(cwd, f"{command} --dry-run")
+            assert again.returncode == 0, again.stderr
+
+
+def test_git_command_works_beside_the_project(project: Path, run_script: RunScript) -> None:
+    assert run_script("run_experiment", "-d", "baseline", cwd=project).returncode == 0
+    evaluator = (project / "prepare.py").read_text()
+    (project / "prepare.py").write_text(evaluator + "# edited\n")
+    (project / "train.py").write_text((project / "train.py").read_text() + "# edited\n")
+    (project / "new.py").write_text("")
+    refused = run_script("run_experiment", "--project", project, "-d", "x", cwd=project.parent)
+    assert refused.returncode == 4
+    undo = [line.partition("Undo: ")[2] for line in refused.stderr.splitlines() if "Undo: " in line]
+    (project.parent / "new.py").write_text("of somebody else")
+    assert len(undo) == 2
+    for command in (each.partition("; or")[0] for each in undo):
+        assert typed_in(project.parent, command).returncode == 0
+    assert ((project / "prepare.py").read_text(), (project / "new.py").exists()) == (evaluator, False)
+    assert (project.parent / "new.py").exists()
+    (project / "train.py").write_text(PROJECT["train.py"])
+    subprocess.run(["git", "switch", "-q", "main"], cwd=project, check=True)
+    done = run_script("status", "--project", project, "--tag", "a", "--json", cwd=project.parent)
+    assert typed_in(project.parent, json.loads(done.stdout)["data"]["next"]["command"]).returncode == 0
+    branch = subprocess.check_output(["git", "branch", "--show-current"], cwd=project, text=True).strip()
+    assert branch == "autoresearch/a"
+
+
+def test_commands_in_the_project_are_as_short_as_before(project: Path, run_script: RunScript) -> None:
+    done = run_script("status", "--project", ".", "--json", cwd=project)
+    assert "--project" not in done.stdout
+    (project.parent / "link").symlink_to(project)
+    assert "--project" not in run_script("status", "--project", project.parent / "link", "--json", cwd=project).stdout

@@ -173,8 +173,7 @@ def test_protected_file_that_the_agent_committed_is_refused(loop: Loop) -> None:
     error = loop.submit("cheat by commit", expect=4)
     assert "prepare.py" in error["message"]
     assert len(loop.rows) == 1
-    undo = error["message"].split("Undo: git ")[1]
-    loop.git(*undo.split())
+    subprocess.run(error["message"].split("Undo: ")[1], shell=True, check=True)
     assert loop.submit("honest")["experiment"]["metric"] == 1.005
 
 
@@ -274,8 +273,8 @@ def test_wrong_branch_needs_a_human_and_names_the_command(loop: Loop) -> None:
     for elsewhere in (["switch", "-q", "-c", "other"], ["switch", "-q", "--detach"]):
         loop.git(*elsewhere)
         for script, arguments in (("run_experiment", ["-d", "faster"]), ("revert", [])):
-            assert f"git switch {BRANCH}" in loop.call(script, *arguments, expect=6)["hint"]
-        assert loop.look()["next"]["command"] == f"git switch {BRANCH}"
+            assert f"git -C {loop.folder} switch {BRANCH}" in loop.call(script, *arguments, expect=6)["hint"]
+        assert loop.look()["next"]["command"] == f"git -C {loop.folder} switch {BRANCH}"
     loop.git("switch", "-q", BRANCH)
     assert loop.experiment("faster") == "keep"
 
@@ -286,7 +285,7 @@ def test_unfinished_merge_needs_a_human(loop: Loop) -> None:
     loop.commit({"README.md": "Another one.\n"})
     loop.git("switch", "-q", BRANCH)
     loop.git("merge", "-q", "--no-commit", "--no-ff", "side")
-    assert loop.submit("faster", expect=6)["hint"] == "git merge --abort"
+    assert loop.submit("faster", expect=6)["hint"] == f"git -C {loop.folder} merge --abort"
 
 
 @pytest.mark.parametrize("from_where", ["project", "below"])

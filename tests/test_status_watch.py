@@ -176,7 +176,7 @@ def test_watch_is_for_terminals(loop: Loop) -> None:
     done = loop.run("status", "--watch", cwd=loop.folder)
     assert done.returncode == 2
     assert "--watch draws on a terminal" in done.stderr
-    assert loop.call("status", "--watch", expect=2)["hint"].endswith("status.py --wait 540")
+    assert loop.call("status", "--watch", expect=2)["hint"].endswith(f"status.py --project {loop.folder} --wait 540")
 
 
 # ---- what it costs and what it does

@@ -12,8 +12,6 @@ import errno
 import json
 import math
 import os
-import shlex
-import shutil
 import signal
 import sqlite3
 import sys
@@ -31,6 +29,7 @@ from autoresearch.errors import (
     StillRunningError,
     UsageError,
 )
+from autoresearch.typed import typed, typed_undo, with_typed
 
 SCHEMA = 1
 EXIT_BUG = 1
@@ -46,12 +45,14 @@ class Result:
     """What a script has to say: the data for programs, the text for readers, and the exit code.
 
     With a ``failure`` the data is still given, beside the error, and the exit code is the error's.
+    ``project`` is the folder whose commands are named, where it is not that of ``--project``.
     """
 
     data: dict[str, Any]
     text: str
     exit_code: int = 0
     failure: AutoresearchError | None = None
+    project: Path | None = None
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,61 +78,67 @@ class Parser(argparse.ArgumentParser):
 def run_script(parser: Parser, work: Callable[[argparse.Namespace], Result], argv: Sequence[str] | None = None) -> int:
     """Parse, work, print; return the exit code. The only place where exceptions become codes."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    as_json = "--json" in arguments
-    command = Path(parser.prog).stem
+    answer = _Answer(command=Path(parser.prog).stem, as_json="--json" in arguments)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        result = work(parser.parse_args(arguments))
+        parsed = parser.parse_args(arguments)
+        answer.project = parsed.project
+        result = work(parsed)
     except AutoresearchError as error:
-        return _fail(command, error, as_json, error.exit_code)
+        return answer.fail(error, error.exit_code)
     except KeyboardInterrupt:
         interrupted = AutoresearchError("Interrupted.", hint="python scripts/status.py", code="interrupted")
-        return _fail(command, interrupted, as_json, EXIT_INTERRUPTED)
+        return answer.fail(interrupted, EXIT_INTERRUPTED)
     except (OSError, sqlite3.Error) as error:
         known = _known_failure(error)
-        if known is None:
-            return _bug(command, error, as_json)
-        return _fail(command, known, as_json, known.exit_code)
+        return answer.bug(error) if known is None else answer.fail(known, known.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place that reports bugs
-        return _bug(command, error, as_json)
-    data = _with_typed_hints(result.data)
-    if not as_json:
-        _print(_callable(result.text.rstrip("\n")))
-    if result.failure is not None:
-        return _fail(command, result.failure, as_json, result.failure.exit_code, data=data)
-    if as_json:
-        _print(_envelope(command, result.exit_code in (0, StillRunningError.exit_code), data, None))
-    return result.exit_code
+        return answer.bug(error)
+    return answer.give(result)
+
+
+@dataclass(kw_only=True)
+class _Answer:
+    """What a script prints at its end."""
+
+    command: str
+    as_json: bool
+    project: Path = Path()  # whose commands it names
+
+    def give(self, result: Result) -> int:
+        self.project = result.project or self.project
+        data = with_typed(result.data, self.project)
+        if not self.as_json:
+            _print(typed(result.text.rstrip("\n"), self.project))
+        if result.failure is not None:
+            return self.fail(result.failure, result.failure.exit_code, data=data)
+        if self.as_json:
+            self._print_envelope(result.exit_code in (0, StillRunningError.exit_code), data, None)
+        return result.exit_code
+
+    def fail(self, error: AutoresearchError, exit_code: int, *, data: dict[str, Any] | None = None) -> int:
+        message, hint = typed_undo(error.message, self.project), typed(error.hint, self.project)
+        if self.as_json:
+            self._print_envelope(False, data or {}, {"code": error.code, "message": message, "hint": hint})
+        lines = [f"{self.command}: {message}"] + ([f"  → {hint}"] if hint else [])
+        print("\n".join(lines), file=sys.stderr)
+        return exit_code
+
+    def bug(self, error: BaseException) -> int:
+        traceback.print_exception(error, file=sys.stderr)
+        last = f"{type(error).__name__}: {error}"
+        found = AutoresearchError(
+            f"a bug in autoresearch: {last}", hint="Report it with the traceback on stderr.", code="bug"
+        )
+        return self.fail(found, EXIT_BUG)
+
+    def _print_envelope(self, ok: bool, data: dict[str, Any], error: dict[str, str] | None) -> None:
+        envelope = {"schema": SCHEMA, "command": self.command, "ok": ok, "data": jsonable(data), "error": error}
+        _print(json.dumps(envelope, ensure_ascii=False, allow_nan=False))
 
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
-
-
-def _envelope(command: str, ok: bool, data: dict[str, Any], error: dict[str, str] | None) -> str:
-    envelope = {"schema": SCHEMA, "command": command, "ok": ok, "data": jsonable(data), "error": error}
-    return json.dumps(envelope, ensure_ascii=False, allow_nan=False)
-
-
-def _fail(
-    command: str, error: AutoresearchError, as_json: bool, exit_code: int, *, data: dict[str, Any] | None = None
-) -> int:
-    hint = _callable(error.hint)
-    if as_json:
-        body = {"code": error.code, "message": error.message, "hint": hint}
-        _print(_envelope(command, False, data or {}, body))
-    lines = [f"{command}: {error.message}"] + ([f"  → {hint}"] if hint else [])
-    print("\n".join(lines), file=sys.stderr)
-    return exit_code
-
-
-def _bug(command: str, error: BaseException, as_json: bool) -> int:
-    traceback.print_exception(error, file=sys.stderr)
-    last = f"{type(error).__name__}: {error}"
-    found = AutoresearchError(
-        f"a bug in autoresearch: {last}", hint="Report it with the traceback on stderr.", code="bug"
-    )
-    return _fail(command, found, as_json, EXIT_BUG)
 
 
 def _known_failure(error: OSError | sqlite3.Error) -> AutoresearchError | None:
@@ -159,38 +166,6 @@ def _known_failure(error: OSError | sqlite3.Error) -> AutoresearchError | None:
 def say(text: str) -> None:
     """Progress for whoever watches; stdout stays the result's."""
     print(text, file=sys.stderr, flush=True)
-
-
-def _callable(text: str) -> str:
-    """``text`` with the commands in it as they are to be typed: by the bundle's own path, unless that is here."""
-    scripts = Path(__file__).resolve().parent.parent
-    place = "scripts" if scripts == Path.cwd() / "scripts" else shlex.quote(str(scripts))
-    return text.replace("python scripts/", f"{_typed_python()} {place}/")
-
-
-def _with_typed_hints(value: Any, *, is_hint: bool = False) -> Any:
-    """``value`` with the texts under ``hint`` and ``next``, at any depth, as they are to be typed."""
-    if isinstance(value, dict):
-        return {key: _with_typed_hints(item, is_hint=is_hint or key in ("hint", "next")) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_typed_hints(item, is_hint=is_hint) for item in value]
-    return _callable(value) if is_hint and isinstance(value, str) else value
-
-
-def _typed_python() -> str:
-    """What to type for the Python that runs this, with its packages."""
-    # In the environment that `uv run` makes for one script, plain python would lack the packages.
-    if any(part.startswith(("environments-v", "archive-v")) for part in Path(sys.prefix).parts):
-        return "uv run"
-    if not sys.executable:
-        return "python"
-    # The folder tells environments apart, which are links to one program; the program, two of one folder.
-    ours = Path(sys.executable)
-    for name in ("python", "python3"):
-        found = Path(shutil.which(name) or os.devnull)
-        if found.parent.resolve() == ours.parent.resolve() and found.resolve() == ours.resolve():
-            return name
-    return shlex.quote(sys.executable)
 
 
 def _print(text: str) -> None:
