@@ -132,6 +132,26 @@ def test_git_command_works_beside_the_project(project: Path, run_script: RunScri
     assert branch == "autoresearch/a"
 
 
+def test_repository_is_made_by_the_command_that_is_named(tmp_path: Path, run_script: RunScript) -> None:
+    (folder := tmp_path / "not in git").mkdir()
+    (folder / "train.py").write_text("")
+    refused = run_script("status", "--project", folder, cwd=tmp_path)
+    assert refused.returncode == 3
+    done = typed_in(tmp_path, refused.stderr.partition("→ ")[2])
+    assert done.returncode == 0, done.stderr
+    assert subprocess.check_output(["git", "ls-files"], cwd=folder, text=True) == "train.py\n"
+
+
+@pytest.mark.parametrize("has_repository", [False, True])
+def test_no_command_takes_a_home_into_a_repository(home: Path, run_script: RunScript, has_repository: bool) -> None:
+    if has_repository:
+        subprocess.run(["git", "init", "-q"], cwd=home, check=True)
+    for folder in (home,) if has_repository else (home, Path("/")):
+        done = run_script("setup_campaign", cwd=folder)
+        assert done.returncode == 3
+        assert done.stderr.partition("→ ")[2].strip() == "Go to the project's folder, or name it: --project DIR"
+
+
 def test_commands_in_the_project_are_as_short_as_before(project: Path, run_script: RunScript) -> None:
     done = run_script("status", "--project", ".", "--json", cwd=project)
     assert "--project" not in done.stdout

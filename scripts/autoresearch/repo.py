@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from autoresearch.errors import MachineError, NeedsHumanError, NoCampaignError
+from autoresearch.first_commit import first_commit_hint
 
 if TYPE_CHECKING:
     import git
@@ -84,14 +85,12 @@ class Repo:
         except git.InvalidGitRepositoryError:
             raise NoCampaignError(
                 f"{self.project} is not in a git repository.",
-                hint=f"git -C {self.project} init && git -C {self.project} add -A && git commit -m start",
+                hint=first_commit_hint(self.project, with_init=True),
                 code="no_repository",
             ) from None
         if repo.bare or repo.working_tree_dir is None:
-            raise NoCampaignError(
-                f"{self.project} is a bare repository, without files to run.",
-                hint="git clone it and work in the clone.",
-            )
+            told = f"{self.project} is a bare repository, without files to run."
+            raise NoCampaignError(told, hint="git clone it and work in the clone.")
         self._command_error: type[Exception] = git.GitCommandError
         self._git: git.Git = repo.git
         self.root = Path(repo.working_tree_dir).resolve()

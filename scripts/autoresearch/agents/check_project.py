@@ -21,6 +21,7 @@ from autoresearch.campaign.trials import training_python, trial_environment
 from autoresearch.config import Config
 from autoresearch.errors import AutoresearchError, NoCampaignError
 from autoresearch.executors import State, executor_for
+from autoresearch.first_commit import first_commit_hint
 from autoresearch.guard import data_drift, environment_drift, environment_fingerprint, fingerprint_data
 from autoresearch.ledger import Campaign, Ledger, Trial
 from autoresearch.repo import Repo
@@ -41,10 +42,8 @@ def check_repository(repo: Repo) -> Check:
     """A repository with a commit, and nothing under way in it."""
     name, head = "project", repo.head()
     if head.commit is None:
-        return failed(
-            name, f"{repo.root} has no commit yet, and a campaign begins at one",
-            f"git -C {shlex.quote(str(repo.root))} add -A && git -C {shlex.quote(str(repo.root))} commit -m start",
-        )  # fmt: skip
+        text = f"{repo.root} has no commit yet, and a campaign begins at one"
+        return failed(name, text, first_commit_hint(repo.root))
     operation = repo.operation_in_progress()
     if operation:
         end = "git bisect reset" if operation == "bisect" else f"git {operation} --abort"

@@ -15,6 +15,7 @@ from autoresearch.campaign.opened import BRANCH_PREFIX, RESULTS_FILE, TAG_PATTER
 from autoresearch.campaign.run import file_mark
 from autoresearch.config import CONFIG_FILE, Config
 from autoresearch.errors import NoCampaignError, RefusedError, UsageError
+from autoresearch.first_commit import first_commit_hint
 from autoresearch.guard import in_scope
 from autoresearch.guard.scope import DEPENDENCIES, DOCUMENTS
 from autoresearch.ledger import Ledger
@@ -77,7 +78,7 @@ def check_repository(repo: Repo, ledger: Ledger) -> tuple[Head, str]:
     if head.commit is None:
         raise NoCampaignError(
             f"{repo.root} has no commit yet, and a campaign begins at one.",
-            hint=f"git -C {repo.root} add -A && git -C {repo.root} commit -m start",
+            hint=first_commit_hint(repo.root),
             code="no_commit",
         )
     operation = repo.operation_in_progress()
