@@ -292,6 +292,29 @@ def test_submodule_in_an_edit_folder_is_refused(project: Path, tmp_path: Path) -
     assert ".gitmodules" in message
 
 
+@pytest.mark.parametrize("change", ["edited", "new file", "new commit", "new commit, staged", "all"])
+def test_submodule_goes_back_and_nothing_in_it_is_lost(project: Path, tmp_path: Path, change: str) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(project), str(other)], check=True)
+    lib = project / "a lib"
+    git(project, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(other), lib.name)
+    git(project, "commit", "-q", "-am", "A library")
+    if "commit" in change or change == "all":
+        git(lib, "commit", "-q", "--allow-empty", "-m", "Newer")
+    if change in ("edited", "all"):
+        (lib / "train.py").write_text("LR = 7\n", encoding="utf-8")
+    if change in ("new file", "all"):
+        (lib / "new.py").write_text("mine\n", encoding="utf-8")
+    if change in ("new commit, staged", "all"):
+        git(project, "add", lib.name)
+    undo(project, refused(project))
+    assert check(project) == []
+    if change in ("edited", "new file", "all"):
+        git(lib, "stash", "pop", "-q")
+        assert (lib / "train.py").read_text(encoding="utf-8").count("7") == (change != "new file")
+        assert (lib / "new.py").exists() == (change != "edited")
+
+
 def test_message_is_bounded_and_quotes_odd_names(project: Path) -> None:
     for number in range(15):
         (project / f"a file {number:02}.py").write_text("x\n", encoding="utf-8")

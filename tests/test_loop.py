@@ -274,8 +274,10 @@ def test_wrong_branch_needs_a_human_and_names_the_command(loop: Loop) -> None:
         loop.git(*elsewhere)
         for script, arguments in (("run_experiment", ["-d", "faster"]), ("revert", [])):
             assert f"git -C {loop.folder} switch {BRANCH}" in loop.call(script, *arguments, expect=6)["hint"]
-        assert loop.look()["next"]["command"] == f"git -C {loop.folder} switch {BRANCH}"
-    loop.git("switch", "-q", BRANCH)
+        command = loop.look()["next"]["command"]
+        assert command == f"git -C {loop.folder} switch {BRANCH}"
+        subprocess.run(command.split(), check=True)  # SKILL.md lets an agent type this one
+        assert "run_experiment.py" in loop.look()["next"]["command"]
     assert loop.experiment("faster") == "keep"
 
 

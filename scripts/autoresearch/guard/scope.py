@@ -174,9 +174,11 @@ def _undo(change: Change, base: str) -> str:
         return f"git rm -f -- {path}"
     if change.kind == "renamed":
         return f"git mv -- {path} {shlex.quote(change.old_path)}"
-    if change.submodule and change.kind == "modified":
-        return f"git submodule update -- {path}"
     source = f"--source={base} " if base else ""
+    if change.submodule and change.kind == "modified":
+        # The stash keeps what is in no commit there, files that git does not know too; an update would not move these.
+        stash, unstage = f"git -C {path} stash --include-untracked", f"git restore {source}--staged -- {path}"
+        return f"{stash} && {unstage} && git submodule update --force -- {path}"
     return f"git restore {source}--staged --worktree -- {path}"
 
 
