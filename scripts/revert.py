@@ -46,19 +46,24 @@ def build_parser() -> Parser:
 
 def work(arguments: argparse.Namespace) -> Result:
     from autoresearch.campaign.opened import open_campaign
-    from autoresearch.campaign.progress import refresh
+    from autoresearch.campaign.progress import bring_forward, refresh
     from autoresearch.campaign.revert import revert
+    from autoresearch.campaign.status import Next, status
     from autoresearch.report.loop_text import render_reverted
 
     with open_campaign(arguments.project, arguments.tag) as oc:
         reverted = revert(oc, arguments.to, dry_run=arguments.dry_run)
         refresh(oc)
+        following = status(oc, bring_forward(oc), history=0).next
+    if arguments.dry_run and (reverted.restored or reverted.taken_back):
+        to = "" if arguments.to is None else f" --to {arguments.to}"
+        following = Next(text="if that is right, do it", command=f"python scripts/revert.py{to}")
     data = {
         "commit": reverted.commit, "changed": reverted.changed, "dry_run": arguments.dry_run,
         "restored": reverted.restored, "taken_back": [kept.number for kept in reverted.taken_back],
-        "saved": reverted.saved, "notes": reverted.told,
+        "saved": reverted.saved, "notes": reverted.told, "next": vars(following),
     }  # fmt: skip
-    return Result(data=data, text=render_reverted(reverted, dry_run=arguments.dry_run))
+    return Result(data=data, text=render_reverted(reverted, following, dry_run=arguments.dry_run))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

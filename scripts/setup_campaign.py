@@ -135,7 +135,8 @@ def _tell_reconfigured(done: Reconfigured, tag: str, dry_run: bool) -> Result:
         "notes": done.notes, "next": NEXT,
     }  # fmt: skip
     if not done.changed:
-        return Result(data=data, text=f"Campaign {tag}: the settings are as they were, nothing to do.")
+        data["next"] = "python scripts/status.py"
+        return Result(data=data, text=f"Campaign {tag}: the settings are as they were.\nNext: {data['next']}")
     verb = "would begin" if dry_run else "begins"
     lines = [f"Campaign {tag}: epoch {done.epoch} {verb}, with a new baseline."]
     lines += [f"  {key}: {old} -> {new}" for key, (old, new) in done.differences.items()]

@@ -29,6 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
+from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, run_script
 
 EXIT_RUNNING = 10
@@ -54,6 +55,10 @@ def build_parser() -> Parser:
 
 
 def work(arguments: argparse.Namespace) -> Result:
+    if not arguments.wait >= 0:  # NaN too
+        raise UsageError(f"--wait is {arguments.wait:g}; expected 0 or more seconds.", hint="--wait 540")
+    if arguments.history < 0:
+        raise UsageError(f"--history is {arguments.history}; expected 0 or more experiments.", hint="--history 50")
     if arguments.memory:
         return recall(arguments)
     if arguments.watch:
@@ -89,13 +94,12 @@ def look(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
     if arguments.wait > 0:
         wait_for_trial(arguments.project, arguments.tag, arguments.wait)
     with open_campaign(arguments.project, arguments.tag) as oc:
-        state = status(oc, bring_forward(oc), history=max(0, arguments.history))
+        state = status(oc, bring_forward(oc), history=arguments.history)
         keep_driving(oc)
         return state
 
 
 def watch(arguments: argparse.Namespace) -> Result:
-    from autoresearch.errors import UsageError
     from autoresearch.report.watch import watch as show
 
     if arguments.json or not sys.stdout.isatty():

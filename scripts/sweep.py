@@ -45,6 +45,8 @@ EXAMPLES = """\
   python scripts/sweep.py --set LR=log:0.001:0.1 --set DEPTH=2:8 --sampler tpe --max-trials 30
   python scripts/sweep.py --auto --max-trials 50"""
 
+NEXT = "python scripts/summarize.py"
+
 
 def build_parser() -> Parser:
     parser = Parser((__doc__ or "").strip(), EXAMPLES)
@@ -72,8 +74,11 @@ def work(arguments: argparse.Namespace) -> Result:
         sweep = run_sweep(arguments.project, arguments.tag, plan, watcher)
     best = sweep.incumbent
     incumbent = None if best is None else {"number": best.number, "metric": best.metric, "commit": best.commit[:7]}
-    data = {"points": [asdict(point) for point in sweep.points], "incumbent": incumbent, "tuned": sweep.tuned}
-    return Result(data=data, text=render_sweep(sweep))
+    data = {
+        "points": [asdict(point) for point in sweep.points], "incumbent": incumbent, "tuned": sweep.tuned,
+        "next": NEXT,
+    }  # fmt: skip
+    return Result(data=data, text=f"{render_sweep(sweep)}\nnext: {NEXT}")
 
 
 def build_plan(arguments: argparse.Namespace) -> Plan:

@@ -155,6 +155,16 @@ def test_script_tells_what_it_wrote(project: Path, tmp_path: Path, run_script: R
     assert told.startswith(f"{tmp_path / 'out.csv'}: {len(experiments(project))} experiments")
 
 
+@pytest.mark.parametrize("place", ["/proc/out.csv", "file/out.csv", "folder", "/proc/none/out.csv"])
+def test_file_that_cannot_be_written(project: Path, tmp_path: Path, run_script: RunScript, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    done = run_script("summarize", "--csv", tmp_path / place, "--json", cwd=project)
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "usage"), done.stderr
+    assert str(tmp_path / place) in error["message"]
+
+
 @pytest.mark.parametrize(("flag", "module"), [("--parquet", "pyarrow"), ("--mlflow", "mlflow"),
                                               ("--tensorboard", "tensorboard"), ("--wandb", "wandb")])  # fmt: skip
 def test_missing_package_is_named_before_anything_is_written(

@@ -196,6 +196,8 @@ def test_logging_twice_answers_with_the_first_decision(loop: Loop) -> None:
     first = loop.log()
     before = loop.state()
     again = loop.log("--note", "it was the learning rate")
+    assert again["told"] == ["this is now the note of experiment 1, which was decided before"]
+    assert loop.log("--note", "it was the learning rate")["told"] == []
     assert (first["changed"], again["changed"]) == (True, False)
     assert again["experiment"]["number"] == first["experiment"]["number"]
     assert loop.state() == before
@@ -513,7 +515,14 @@ def test_revert_brings_the_incumbent_back_once_and_saves_the_edit(loop: Loop) ->
     done = loop.call("revert")
     assert (done["changed"], loop.text(), loop.status()) == (True, TRAIN, "")
     assert "LR = 77" in loop.git("show", f"{done['saved']}:train.py")
-    assert loop.call("revert")["changed"] is False
+    again = loop.call("revert")
+    assert again["changed"] is False
+    assert all("run_experiment.py" in answer["next"]["command"] for answer in (done, again))
+    assert planned["next"]["command"].endswith(f"revert.py --project {loop.folder}")
+    for flags in ([], ["--dry-run"]):
+        first, *_, last = loop.run("revert", *flags, cwd=loop.folder).stdout.splitlines()
+        assert first.startswith("nothing to revert: the files are those of commit")
+        assert "run_experiment.py" in last
 
 
 def test_revert_to_an_earlier_experiment_takes_later_keeps_back(loop: Loop) -> None:

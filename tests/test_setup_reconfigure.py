@@ -93,6 +93,8 @@ def test_second_call_changes_nothing(bench: Bench) -> None:
     data = bench.setup("--reconfigure", "--budget", "60")
     assert (data["changed"], data["epoch"]) == (False, 2)
     assert bench.state() == before
+    text = bench.run("setup_campaign", "--reconfigure", "--budget", "60", cwd=bench.folder).stdout
+    assert text.splitlines()[-1].endswith("status.py")
 
 
 def test_dry_run_changes_nothing(bench: Bench) -> None:

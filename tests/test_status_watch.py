@@ -172,6 +172,13 @@ def test_view_without_unicode_or_colour(loop: Loop, window: Window) -> None:
     loop.await_trial()
 
 
+@pytest.mark.parametrize("flags", ["--wait -5", "--wait nan", "--history -5"])
+def test_numbers_that_no_look_can_have(tmp_path: Path, run_script: RunScript, flags: str) -> None:
+    done = run_script("status", *flags.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert flags.split(maxsplit=1)[0] in done.stderr
+
+
 def test_watch_is_for_terminals(loop: Loop) -> None:
     done = loop.run("status", "--watch", cwd=loop.folder)
     assert done.returncode == 2

@@ -270,7 +270,9 @@ def _already_decided(oc: OpenCampaign, status: str, note: str) -> Decision:
             hint="python scripts/status.py",
             code="already_decided",
         )
+    told = []
     if note and note != experiment.note:
         experiment.note = note
         oc.ledger.update_experiment(experiment, "note")
-    return Decision(experiment=experiment, changed=False, incumbent=oc.ledger.incumbent(oc.tag))
+        told.append(f"this is now the note of experiment {experiment.number}, which was decided before")
+    return Decision(experiment=experiment, changed=False, incumbent=oc.ledger.incumbent(oc.tag), told=told)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from autoresearch.plain import plain
+
 NOTHING = "-"
 
 
@@ -14,7 +16,7 @@ def number(value: float | None) -> str:
 
 def signed(value: float | None) -> str:
     """A difference, to three significant digits."""
-    return NOTHING if value is None else f"{value:+.3g}"
+    return NOTHING if value is None else plain(value, 3, "+")
 
 
 def share(part: float | None, digits: int = 0) -> str:

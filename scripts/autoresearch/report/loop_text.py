@@ -7,7 +7,7 @@ from typing import Any
 
 from autoresearch.campaign.decide import Decision
 from autoresearch.campaign.revert import Reverted
-from autoresearch.campaign.status import Status
+from autoresearch.campaign.status import Next, Status
 from autoresearch.output import fenced, one_line
 from autoresearch.report.format import duration, number
 from autoresearch.report.memory_text import memory_lines, near_miss_lines
@@ -43,13 +43,13 @@ def render_status(status: Status) -> str:
         lines.append(fenced(status.log_tail))
     lines += [f"repaired: {text}" for text in status.repaired]
     lines += [f"warning: {text}" for text in status.warnings]
-    lines += next_lines(status)
+    lines += next_lines(status.next)
     return "\n".join(lines)
 
 
-def next_lines(status: Status) -> list[str]:
-    lines = [f"next: {status.next.text}"]
-    return [*lines, f"  {status.next.command}"] if status.next.command else lines
+def next_lines(following: Next) -> list[str]:
+    lines = [f"next: {following.text}"]
+    return [*lines, f"  {following.command}"] if following.command else lines
 
 
 def _incumbent_lines(status: Status) -> list[str]:
@@ -140,7 +140,7 @@ def render_run(status: Status, shown: dict[str, Any], notes: list[str]) -> str:
         lines.append(fenced(status.log_tail))
     lines += [f"note: {note}" for note in notes]
     lines += [f"warning: {text}" for text in status.warnings]
-    return "\n".join([*lines, *next_lines(status)])
+    return "\n".join([*lines, *next_lines(status.next)])
 
 
 def render_decision(decision: Decision, status: Status) -> str:
@@ -159,13 +159,14 @@ def render_decision(decision: Decision, status: Status) -> str:
     best = status.incumbent
     if best is not None:
         lines.append(f"the branch stands on experiment {best['number']}, commit {best['commit']}")
-    return "\n".join([*lines, *next_lines(status)])
+    return "\n".join([*lines, *next_lines(status.next)])
 
 
-def render_reverted(reverted: Reverted, *, dry_run: bool) -> str:
+def render_reverted(reverted: Reverted, following: Next, *, dry_run: bool) -> str:
     """What ``revert.py`` says."""
-    if not reverted.changed and not dry_run:
-        return f"nothing to revert: the files are those of commit {reverted.commit[:7]}"
+    if not (reverted.restored or reverted.taken_back):
+        told = f"nothing to revert: the files are those of commit {reverted.commit[:7]}"
+        return "\n".join([told, *next_lines(following)])
     word = "would restore" if dry_run else "restored"
     lines = [f"{word} {', '.join(reverted.restored) or 'no file'} as in commit {reverted.commit[:7]}"]
     if reverted.taken_back:
@@ -173,4 +174,4 @@ def render_reverted(reverted: Reverted, *, dry_run: bool) -> str:
         lines.append(f"{'would take' if dry_run else 'took'} back the keep of {numbers}")
     if reverted.saved:
         lines.append(f"the files as they were: git restore --source={reverted.saved} -- {reverted.restored[0]}")
-    return "\n".join([*lines, *reverted.told])
+    return "\n".join([*lines, *reverted.told, *next_lines(following)])

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from autoresearch.output import one_line
+from autoresearch.plain import plain
 from autoresearch.report.figures import Judged, Summary
 from autoresearch.report.format import NOTHING, duration, gpu_hours, share, signed
 from autoresearch.report.page import MOST_WIDTH, Column, Section, command, facts, line, more, table
@@ -78,7 +79,7 @@ def gain_text(idea: Judged) -> Text:
     """The gain and half its 95 % interval, which is symmetric."""
     if idea.gain is None or idea.gain_low is None or idea.gain_high is None:
         return line(NOTHING)
-    text = f"{signed(idea.gain)} ± {(idea.gain_high - idea.gain_low) / 2:.2g}"
+    text = f"{signed(idea.gain)} ± {plain((idea.gain_high - idea.gain_low) / 2, 2)}"
     if idea.undone:
         return line(text, "dim")
     return line(text, "green" if idea.gain_low > 0 else "red" if idea.gain_high < 0 else "")

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from autoresearch.output import one_line
+from autoresearch.plain import plain
 from autoresearch.report import sections
 from autoresearch.report.discovery_sections import discovery_sections
 from autoresearch.report.figures import Credit, Measured, Noise, OpenExperiment, Summary, Throughput
@@ -224,7 +225,7 @@ def _measured(measured: Measured) -> str:
     if measured.values:
         text += f", {plural(len(measured.values), 'seed')}: {_values(measured.values)}"
     if measured.sd is not None:
-        text += f"; sd {measured.sd:.2g}"
+        text += f"; sd {plain(measured.sd, 2)}"
     return f"{text}; {one_line(measured.description, 60)}"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from autoresearch.plain import plain
 from autoresearch.verdict.student_t import t_boundary, t_quantile
 
 DROP_Z = 0.3  # an idea that looks less than a third of a standard error better is not run again
@@ -91,7 +92,7 @@ def weigh(
     reason = (
         "the same metric as the incumbent at every seed: the change has no effect"
         if identical
-        else f"gain {gain:+.4g} +- {half_width:.2g} (95 %) in {_trials(n_trials)}, "
+        else f"gain {plain(gain, 4, '+')} +- {plain(half_width, 2)} (95 %) in {_trials(n_trials)}, "
         f"z = {ruling_z:.2f}{' with the margin' if simplification else ''}; "
         f"{needed:.2f} keeps, below {drop_z:.2f} drops"
     )

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from autoresearch.errors import UsageError
 from autoresearch.report.export.tables import Row
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -40,14 +41,21 @@ def write_parquet(path: Path, columns: Mapping[str, type], rows: Sequence[Row]) 
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write ``path`` whole: a reader sees the old file or the new one. Its folder is made if it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write ``path`` whole: a reader sees the old file or the new one. Its folder is made if it is missing.
+
+    ``UsageError`` where no such file can be.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        told = f"{path} cannot be written: {error.strerror}."
+        raise UsageError(told, hint="Name a file in a folder of yours.") from error
 
 
 def _cell(value: object) -> object:
