@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
-from autoresearch.output import Parser, Result, run_script
+from autoresearch.output import Parser, Result, one_line, run_script
 
 EXIT_RUNNING = 10
 EXAMPLES = """\
@@ -74,7 +74,7 @@ def work(arguments: argparse.Namespace) -> Result:
     from autoresearch.report.loop_text import render_run
 
     request = Request(
-        description=arguments.description,
+        description=arguments.description if one_line(arguments.description) else "",
         family=arguments.family,
         seeds=arguments.seeds,
         prune=not arguments.no_prune,

@@ -112,6 +112,17 @@ def test_description_becomes_one_line_and_keeps_its_letters(loop: Loop) -> None:
     assert loop.git("log", "-1", "--format=%s").startswith("experiment: tab here, newline 自主研究")
 
 
+def test_description_of_blanks_is_none(loop: Loop) -> None:
+    loop.edit(LR=8)
+    for blank in ("   ", "\n", "\t\x1b"):
+        assert loop.submit(blank, expect=2)["code"] == "no_description"
+        assert loop.submit(blank, "--ahead", expect=2)["code"] == "no_description"
+    assert len(loop.rows) == 1
+    loop.submit("a first line\nand a second")
+    loop.log()
+    assert loop.rows[1][4] == "a first line and a second"
+
+
 def test_trial_gets_seed_and_budget_and_no_secret_of_the_agent(
     tmp_path: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:
