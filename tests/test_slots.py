@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,39 @@ def test_killed_waiting_runner_holds_nobody_up(spec: Callable[..., TrialSpec]) -
     os.kill(int(second["id"]), signal.SIGKILL)
     CPU.cancel(first)
     assert result_of(third).outcome is Outcome.COMPLETED
+
+
+def test_waiting_trial_whose_folder_was_deleted_or_made_anew_leaves_nothing_behind(
+    spec: Callable[..., TrialSpec], tmp_path: Path
+) -> None:
+    first = start(CPU, spec(f"echo ready; {LONG}", "first"))
+    deleted = spec("echo old >> ran", "deleted", cwd=str(tmp_path))
+    replaced = spec("echo old >> ran", "replaced", cwd=str(tmp_path))
+    old = [CPU.submit(deleted), CPU.submit(replaced)]
+    eventually(lambda: all(state(handle) is State.QUEUED for handle in old))
+    for each in (deleted, replaced):
+        shutil.rmtree(each.directory)
+    new = CPU.submit(spec(f"echo new >> ran; {METRIC}", "replaced", cwd=str(tmp_path)))
+    CPU.cancel(first)
+    assert result_of(new).outcome is Outcome.COMPLETED
+    eventually(lambda: all(state(handle) is State.GONE for handle in old))
+    assert (tmp_path / "ran").read_text() == "new\n"
+    assert not Path(deleted.directory).exists()
+    found = {path.name for path in Path(replaced.directory).iterdir()}
+    assert found == {"spec.json", "started.json", "log.txt", "result.json", "runner.err"}
+
+
+def test_running_trial_whose_folder_was_made_anew_leaves_it_alone(
+    spec: Callable[..., TrialSpec], tmp_path: Path
+) -> None:
+    old_spec = spec(f"echo ready; while [ ! -e go ]; do sleep 0.01; done; {METRIC}", "trial", cwd=str(tmp_path))
+    old = start(CPU, old_spec)
+    shutil.rmtree(old_spec.directory)
+    new = CPU.submit(spec("echo val_bpb: 0.25", "trial", cwd=str(tmp_path)))
+    eventually(lambda: state(new) is State.QUEUED)
+    (tmp_path / "go").touch()
+    eventually(lambda: state(old) is state(new) is State.GONE)
+    assert result_of(new).metric == 0.25
 
 
 def test_trial_that_runs_trials_shares_its_slot(

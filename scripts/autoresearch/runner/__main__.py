@@ -1,6 +1,7 @@
 """``python .../runner/__main__.py [--detach | --guard] SPEC.json``: run one trial and leave its result beside the spec.
 
-Exit codes: 0 there is a result, whatever the outcome; 1 a bug, told on stderr; 2 usage.
+Exit codes: 0 there is a result, whatever the outcome, or the spec has been deleted or replaced, and nothing is
+left behind; 1 a bug, told on stderr; 2 usage.
 With ``--detach`` the trial runs on in a process that is no longer a descendant of the caller;
 stdout gets one line about it, ``{"pid": …, "birth_mark": …}``, once it is on its own.
 With ``--guard`` it runs in a child, and ends in order when this process is killed, as some engines do.
@@ -41,16 +42,21 @@ def main(arguments: list[str]) -> int:
 
     # Only now: the caller of --detach need not wait for these.
     from autoresearch.runner.endings import crashed
+    from autoresearch.runner.ownership import DisownedError, OwnSpec
     from autoresearch.runner.run import run_trial
     from autoresearch.trial import LOG_FILE, TrialResult, TrialSpec
 
+    own = OwnSpec(Path(path))
     spec = TrialSpec.read(Path(path))
     directory = Path(spec.directory)
     if TrialResult.read(directory) is not None:  # started again by an engine that did not know
         return 0
     code = 0
     try:
-        result = run_trial(spec)
+        result = run_trial(spec, own)
+        own.check()
+    except DisownedError:  # whatever lies there now is another trial's
+        return 0
     except Exception as error:  # noqa: BLE001 - a trial ends with a result, also one that met a bug
         traceback.print_exc()
         code = 1

@@ -16,6 +16,7 @@ from autoresearch.runner.gauge import Gauge
 from autoresearch.runner.log import CappedLog
 from autoresearch.runner.memory import Gpus, device_name, out_of_memory_kills
 from autoresearch.runner.metrics import compile_pattern, log_text, read_metric, read_watched
+from autoresearch.runner.ownership import OwnSpec
 from autoresearch.runner.processes import birth_mark
 from autoresearch.runner.slot import NoSlotError, slot_of
 from autoresearch.runner.supervisor import Supervisor
@@ -24,17 +25,18 @@ from autoresearch.runner.watch import Watch
 from autoresearch.trial import LOG_FILE, STARTED_FILE, TrialResult, TrialSpec, write_json
 
 
-def run_trial(spec: TrialSpec) -> TrialResult:
+def run_trial(spec: TrialSpec, own: OwnSpec) -> TrialResult:
     """Wait for the devices of ``spec`` and run it to its end; afterwards none of its processes lives.
 
     Leaves ``started.json``, ``log.txt`` and ``live.json`` in the spec's directory; the result is
     returned, not written. For the main thread of a process of its own, because it takes over the
-    signal handlers and the children. Raises re.error or ValueError for an unusable pattern.
+    signal handlers and the children. Raises re.error or ValueError for an unusable pattern, and
+    DisownedError if ``own`` is no longer there when its slot is free: then nothing has been written.
     """
     spec = with_engine(spec)
     compile_pattern(spec.metric_pattern)  # an unusable one is told before the trial waits for its slot
     try:
-        with slot_of(spec) as granted:
+        with slot_of(spec, own) as granted:
             return run_in_slot(replace(spec, env={**spec.env, **granted}), granted)
     except NoSlotError as refusal:
         outcome, cause, reason = refusal.ending

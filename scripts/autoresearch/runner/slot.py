@@ -17,6 +17,7 @@ from autoresearch.runner.devices import Device, eligible_devices, unusable, why_
 from autoresearch.runner.endings import Ending, crashed, one_line, signal_name
 from autoresearch.runner.leases import Entry, Lease, Obstacles, Want, leases_folder
 from autoresearch.runner.orphans import MARK
+from autoresearch.runner.ownership import OwnSpec
 from autoresearch.trial import LIVE_FILE, WAITS_FOR, Outcome, Slot, TrialSpec
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -37,12 +38,12 @@ class NoSlotError(Exception):
 
 
 @contextlib.contextmanager
-def slot_of(spec: TrialSpec) -> Iterator[dict[str, str]]:
+def slot_of(spec: TrialSpec, own: OwnSpec) -> Iterator[dict[str, str]]:
     """Hold what ``spec.slot`` asks for; gives the environment variables that tell the command of it.
 
     Waits for other trials without end, and for processes that are no trials within the slot's patience.
     ``live.json`` says meanwhile what for. Cores are given by confining this process to them. A trial that
-    runs trials shares its slot with them. Raises NoSlotError.
+    runs trials shares its slot with them. Raises NoSlotError, and DisownedError once ``own`` is gone.
     """
     if spec.slot is None or MARK in os.environ:
         yield {}
@@ -56,7 +57,7 @@ def slot_of(spec: TrialSpec) -> Iterator[dict[str, str]]:
     except OSError as error:
         raise NoSlotError(crashed("device", f"no lease can be taken: {error}")) from error
     with lease:
-        holds = Waiting(spec, spec.slot, devices, lease).wait()
+        holds = Waiting(spec, spec.slot, devices, lease, own).wait()
         cores = {int(name.removeprefix(CORE)) for name in holds if name.startswith(CORE)}
         if spec.slot.cpus:
             os.sched_setaffinity(0, cores)
@@ -94,25 +95,27 @@ def visible_environment(slot: Slot, devices: Sequence[Device]) -> dict[str, str]
 class Waiting:
     """The time until a trial has what it wants."""
 
-    def __init__(self, spec: TrialSpec, slot: Slot, devices: Sequence[Device], lease: Lease) -> None:
-        self._spec, self._slot, self._lease = spec, slot, lease
+    def __init__(self, spec: TrialSpec, slot: Slot, devices: Sequence[Device], lease: Lease, own: OwnSpec) -> None:
+        self._spec, self._slot, self._lease, self._own = spec, slot, lease, own
         self._devices = {each.uuid: each for each in devices}
         self._live = Path(spec.directory) / LIVE_FILE
         self._show_due = 0.0
 
     def wait(self) -> dict[str, float]:
-        """``{name of a GPU or core: share}`` once they are leased; raises NoSlotError."""
+        """``{name of a GPU or core: share}`` once they are leased; raises NoSlotError or DisownedError."""
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             holds = self._wait()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        self._own.check()
         self._live.unlink(missing_ok=True)
         return holds
 
     def _wait(self) -> dict[str, float]:
         hopeless_since: float | None = None
         while isinstance(found := self._lease.take(self._hindrance), Obstacles):
+            self._own.check()
             now, text = time.monotonic(), self._told(found)
             # As long as a trial has what is wanted, its end may be all that is needed.
             hopeful = any(each.holds for each in found.runners)
