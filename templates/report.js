@@ -184,7 +184,7 @@
       traces.push({ ...edge, y: y.map((level, i) => level + data.bandSe * se[i]), fill: "tonexty", fillcolor: colour("band") });
       traces.push({
         ...shape, x, y, name: "best so far, 95 % band", showlegend: epoch === data.epoch, line: { shape: "hv", width: 2.2, color: colour("keep") },
-        text: se.map((error, i) => `best so far ${number(y[i])} ± ${general(error, 2)}`), hovertemplate: "%{text}<extra></extra>",
+        text: se.map((error, i) => `best so far ${number(y[i])} ± ${general(data.bandSe * error, 2)} (95 %)`), hovertemplate: "%{text}<extra></extra>",
       });
     }
     return traces;

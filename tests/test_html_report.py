@@ -143,7 +143,7 @@ def test_the_cards_say_what_the_summary_says(series: Series, page: str) -> None:
     assert summary.credit and summary.baseline and summary.noise and summary.record
     assert shown == {
         "credit.level": number(summary.credit.level),
-        "credit.se": f"{summary.credit.se:.2g}",
+        "credit.margin": f"{1.96 * summary.credit.se:.2g}",
         "credit.gain": signed(summary.credit.gain),
         "baseline.metric": number(summary.baseline.metric),
         "experiments.run": str(summary.experiments.run),

@@ -23,6 +23,8 @@ from tests.noise_bench import (
 )
 
 from autoresearch.ledger import DECIDING, Purpose, Trial
+from autoresearch.report.live import Observer
+from autoresearch.report.watch import plain
 
 BAD = (1.0, 2.0)  # a range of luck: worse than usual, and no stray
 SHORTER = TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")
@@ -276,6 +278,16 @@ def test_simplification_may_cost_no_more_than_the_margin(
     loop.submit("fewer lines", "--simplification")
     assert loop.log()["experiment"]["status"] == status
     assert rule(loop).booked_loss <= 0.5 * SIGMA
+
+
+def test_status_and_its_live_view_tell_the_level_at_95_percent(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_noisy_loop(tmp_path / "project", run_script)
+    noise = loop.look()["noise"]
+    half = 1.96 * noise["incumbent_se"]
+    assert half > 0
+    assert f"level {noise['incumbent_level']:.6f} ± {half:.6f} (95 %); " in loop.run("status", cwd=loop.folder).stdout
+    shown = plain(Observer(loop.folder, TAG).look(), 80)
+    assert f"best {noise['incumbent_level']:.6f} ± {half:.2g} (95 %) from" in shown
 
 
 def test_candidate_that_breaks_a_constraint_is_discarded_though_it_is_better(

@@ -106,6 +106,7 @@ def test_the_band_is_the_keep_rules(series: Series) -> None:
     heights = {round(float(y), 9) for y in np.asarray(band.get_paths()[0].vertices)[:, 1]}
     assert round(credit.level - 1.96 * credit.se, 9) in heights
     assert round(credit.level + 1.96 * credit.se, 9) in heights
+    assert f"± {1.96 * credit.se:.2g} (95 %)" in axes.figure.texts[0].get_text()
 
 
 def test_labels_name_what_was_kept_and_lie_on_nothing(series: Series) -> None:

@@ -76,7 +76,7 @@ def test_gain_that_was_never_compared_on_fresh_seeds_is_to_be_claimed(builder: L
     best = builder.idea("half the batch", [0.9, 0.9], status=Status.KEEP)
     assert builder.rule is not None
     (found,) = recommended(builder)["claim"]
-    assert f"{builder.rule.credited_gain:+.3g} ± {builder.rule.incumbent_se:.2g}" in found.text
+    assert f"The gain of {builder.rule.credited_gain:+.3g} rests on the trials that chose the winner" in found.text
     assert f"experiment {best.number} has not been compared" in found.text
     assert found.command == "python scripts/summarize.py --claim 6"
     claim(builder, best)
@@ -125,6 +125,7 @@ def test_due_retest_is_named_until_it_runs(builder: LedgerBuilder) -> None:
     assert builder.rule.retest_due
     (found,) = recommended(builder)["retest"]
     assert "re-test of experiment 0 is due: 8 misses in a row" in found.text
+    assert f"is known only to ± {1.96 * builder.rule.incumbent_se:.2g} (95 %). " in found.text
     assert found.command == ""
     builder.retest(1.0)
     assert "retest" not in recommended(builder)
@@ -142,7 +143,7 @@ def test_near_miss_on_todays_best_is_to_be_looked_at_closer(builder: LedgerBuild
     wanted = -(-value(near, "z_needed") // value(near, "z"))
     half = value(near, "gain_high") - value(near, "gain")
     assert f"Experiment {near.number} (warm down) is undecided" in found.text
-    assert f"gain {value(near, 'gain'):+.3g} ± {half:.2g}, z {value(near, 'z'):.1f} after 1 trial." in found.text
+    assert f"gain {value(near, 'gain'):+.3g} ± {half:.2g} (95 %), z {value(near, 'z'):.1f} after 1 trial." in found.text
     assert f"about {wanted:.0f} decide." in found.text
     assert found.command == f"python scripts/compare.py best {near.number} --seeds {max(5, int(wanted))}"
 

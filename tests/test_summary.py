@@ -22,6 +22,7 @@ from tests.ledger_builder import LedgerBuilder, make_repository
 
 from autoresearch.campaign.opened import lock
 from autoresearch.ledger import Ledger, Purpose, State, Status, Trial
+from autoresearch.report.digest import digest
 from autoresearch.report.format import duration, number
 from autoresearch.report.recommendations import recommend
 from autoresearch.report.summary import summarise
@@ -382,7 +383,7 @@ def test_text_prints_the_figures(ledger: Ledger, direction: str) -> None:
     assert incumbent is not None
     assert builder.rule is not None
     level, se = builder.rule.incumbent_level, builder.rule.incumbent_se
-    assert f"best val_bpb {level:.6f} ± {se:.2g} from {baseline.metric:.6f}: a gain of " in text
+    assert f"best val_bpb {level:.6f} ± {1.96 * se:.2g} (95 %) from {baseline.metric:.6f}: a gain of " in text
     assert f" {builder.rule.sigma:.3g} for one run ({builder.rule.sigma_df} df)" in text
 
     rows = section(text, "Kept ideas")
@@ -433,9 +434,9 @@ def test_tables_print_the_ledgers_numbers(ledger: Ledger) -> None:
     assert f"experiment {single[1]}, seed {single[2]}" in naive
     assert kept.split()[3:5] == [f"{incumbent.metric:.6f}", f"{baseline.metric - incumbent.metric:+.3g}"]
     level, se = builder.rule.incumbent_level, builder.rule.incumbent_se
-    assert credited.split()[1:5] == [f"{level:.6f}", "±", f"{se:.2g}", f"{builder.rule.credited_gain:+.3g}"]
+    assert credited.split()[1:5] == [f"{level:.6f}", "±", f"{1.96 * se:.2g}", f"{builder.rule.credited_gain:+.3g}"]
     retests = [trial for trial in trials if trial.purpose is Purpose.RETEST]
-    assert f"; {len(retests)} re-tests and misses counted" in credited
+    assert f"± 95 %, each win less its luck; {len(retests)} re-tests and misses counted" in credited
 
     missed = [row for row in rows if row.verdict == "inconclusive" and row.judgement["z"] > 0 and not row.undone]
     missed = [row for row in missed if row.status is Status.DISCARD]
@@ -541,13 +542,23 @@ def test_empty_campaign_names_the_first_command(ledger: Ledger) -> None:
     ]
 
 
+def test_every_uncertainty_is_told_at_95_percent(ledger: Ledger) -> None:
+    builder = LedgerBuilder(ledger, COMMITS)
+    builder.baseline([1.00, 1.01, 0.99])
+    summary = summarise(ledger, builder.campaign)
+    assert summary.credit is not None
+    assert f"{summary.credit.se:.2g}" == "0.0058"
+    _, text = digest(summary)
+    assert "credited 1.000000 ± 0.011 (95 %), a gain of" in text
+
+
 def test_campaign_of_only_a_baseline(ledger: Ledger) -> None:
     builder = LedgerBuilder(ledger, COMMITS)
     builder.baseline([1.00, 1.01, 0.99])
     summary = summarise(ledger, builder.campaign)
     text = render(summary)
     assert "1 experiment in 15 min 0 s (4.0 per hour): 1 kept (1 of them baseline), 0 discarded" in text
-    assert "best val_bpb 1.000000 ± 0.0058 from 1.000000: nothing better than the baseline has been kept" in text
+    assert "best val_bpb 1.000000 ± 0.011 (95 %) from 1.000000: nothing better than the baseline has been kept" in text
     assert "Kept ideas" not in text
     assert "Families" not in text
 
@@ -614,7 +625,7 @@ def test_metrics_far_from_one_keep_their_digits(ledger: Ledger, scale: float) ->
     assert summary.baseline is not None
     assert summary.baseline.metric is not None
     text = render(summary)
-    shown = re.search(r"best val_bpb (\S+) ± \S+ from (\S+):", text)
+    shown = re.search(r"best val_bpb (\S+) ± \S+ \(95 %\) from (\S+):", text)
     assert shown
     assert summary.credit is not None
     assert float(shown[1]) == pytest.approx(summary.credit.level, rel=1e-6)

@@ -10,7 +10,7 @@ from autoresearch.errors import UsageError
 from autoresearch.notify import Delivery, notify_and_wait
 from autoresearch.output import one_line
 from autoresearch.report.figures import Judged, Summary
-from autoresearch.report.format import duration, number, signed
+from autoresearch.report.format import duration, margin, number, signed
 
 KEPT_SHOWN = 5  # the largest gains
 DESCRIPTION_WIDTH = 70
@@ -53,7 +53,7 @@ def digest(summary: Summary) -> tuple[str, str]:
     if summary.credit is not None:
         title += f", gain {signed(summary.credit.gain)}"
         credit = summary.credit
-        lines.append(f"credited {number(credit.level)} ± {credit.se:.2g}, a gain of {signed(credit.gain)}")
+        lines.append(f"credited {number(credit.level)} ± {margin(credit.se)} (95 %), a gain of {signed(credit.gain)}")
     lines.append(_claim(summary))
     standing = sorted((each for each in summary.kept if not each.undone), key=_gain, reverse=True)
     lines += [f"+ {signed(each.gain)} {_what(each)}" for each in standing[:KEPT_SHOWN]]

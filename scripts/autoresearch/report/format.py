@@ -5,6 +5,7 @@ from __future__ import annotations
 from autoresearch.plain import plain
 
 NOTHING = "-"
+NORMAL_95 = 1.96  # standard errors to each side: an interval of 95 %
 
 
 def number(value: float | None) -> str:
@@ -12,6 +13,11 @@ def number(value: float | None) -> str:
     if value is None:
         return NOTHING
     return f"{value:.6f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.9g}"
+
+
+def margin(se: float) -> str:
+    """What stands after a ±: half an interval of 95 %, from a standard error."""
+    return f"{NORMAL_95 * se:.2g}"
 
 
 def signed(value: float | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from autoresearch import __version__
 from autoresearch.output import one_line
 from autoresearch.report.figures import Summary
-from autoresearch.report.format import duration, gpu_hours, number, share, signed
+from autoresearch.report.format import duration, gpu_hours, margin, number, share, signed
 from autoresearch.report.payload import block, comparison, payload, script_json
 from autoresearch.report.recommendations import recommend
 from autoresearch.report.series import Series, read_series
@@ -63,8 +63,8 @@ def render_report(series: Series, others: Sequence[Series] = (), *, finished: bo
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "number": number, "signed": signed, "duration": duration, "share": share, "gpu_hours": gpu_hours,
-        "line": one_line, "block": block,
+        "number": number, "margin": margin, "signed": signed, "duration": duration, "share": share,
+        "gpu_hours": gpu_hours, "line": one_line, "block": block,
     }  # fmt: skip
     plotly, style, code = get_plotlyjs(), _read("report.css"), _read("report.js")
     fixed = len(plotly.encode()) + len(style.encode()) + len(code.encode())

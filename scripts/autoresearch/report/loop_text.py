@@ -9,7 +9,7 @@ from autoresearch.campaign.decide import Decision
 from autoresearch.campaign.revert import Reverted
 from autoresearch.campaign.status import Next, Status
 from autoresearch.output import fenced, one_line
-from autoresearch.report.format import duration, number
+from autoresearch.report.format import NORMAL_95, duration, number
 from autoresearch.report.memory_text import memory_lines, near_miss_lines
 from autoresearch.report.open_text import open_lines, open_rows, open_title
 from autoresearch.report.others_text import other_lines
@@ -65,7 +65,7 @@ def _incumbent_lines(status: Status) -> list[str]:
     noise = status.noise
     if noise is not None:
         lines.append(
-            f"  level {noise['incumbent_level']:.6f} ± {noise['incumbent_se']:.6f}; "
+            f"  level {noise['incumbent_level']:.6f} ± {NORMAL_95 * noise['incumbent_se']:.6f} (95 %); "
             f"gain booked since the baseline {number(noise['credited_gain'])}"
         )
         lines.append(

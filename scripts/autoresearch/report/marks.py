@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from autoresearch.report.format import NORMAL_95
 from autoresearch.report.series import ExperimentPoint, Series, records, retests
-from autoresearch.report.window import BAND_SE, Window
+from autoresearch.report.window import Window
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,8 +24,8 @@ def draw_belief(axes: Axes, series: Series, window: Window) -> None:
     """The running best as the keep rule credits it, with its 95 % band; each epoch's by itself."""
     label: str | None = "best so far, 95 % band"
     for x, y, se in _beliefs(series):
-        low = [level - BAND_SE * error for level, error in zip(y, se, strict=True)]
-        high = [level + BAND_SE * error for level, error in zip(y, se, strict=True)]
+        low = [level - NORMAL_95 * error for level, error in zip(y, se, strict=True)]
+        high = [level + NORMAL_95 * error for level, error in zip(y, se, strict=True)]
         axes.fill_between(x, low, high, step="post", color=GREEN, alpha=0.16, linewidth=0, zorder=1.5)
         axes.step(x, y, where="post", color=GREEN, linewidth=1.8, label=label, zorder=2.5)
         label = None  # one line of the legend is enough

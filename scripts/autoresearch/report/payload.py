@@ -18,9 +18,10 @@ from typing import Any
 from autoresearch.ledger import DECIDING
 from autoresearch.output import one_line
 from autoresearch.report.figures import Summary
+from autoresearch.report.format import NORMAL_95
 from autoresearch.report.series import Curve, ExperimentPoint, Series, TrialPoint, records, retests
 from autoresearch.report.timeline import timeline
-from autoresearch.report.window import BAND_SE, metric_window
+from autoresearch.report.window import metric_window
 
 STATUSES = ("keep", "discard", "crash", "open")
 PURPOSES = ("baseline", "screen", "confirm", "retest", "claim", "test")
@@ -53,7 +54,7 @@ def payload(series: Series, *, room: int, finished: bool = False) -> JsonObject:
         "columns": _columns(experiments, families),
         "levels": [[each.number, each.epoch, each.level, each.se] for each in series.levels],
         "credit": None if series.summary.credit is None else asdict(series.summary.credit),
-        "bandSe": BAND_SE,
+        "bandSe": NORMAL_95,
         "retests": [[each.after, each.metric, each.number, each.seed] for each in retests(series)],
         "records": records(series),
         "window": _window(series),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autoresearch.output import one_line
 from autoresearch.report.fonts import Glyphs
-from autoresearch.report.format import duration, number, signed
+from autoresearch.report.format import duration, margin, number, signed
 from autoresearch.report.labels import Label, place_labels
 from autoresearch.report.marks import draw_belief, draw_experiments, draw_records, draw_retests, measured
 from autoresearch.report.series import ExperimentPoint, Series, retests
@@ -125,7 +125,9 @@ def _head(figure: Figure, series: Series, glyphs: Glyphs) -> None:
     summary = series.summary
     title = f"{summary.tag}: {one_line(summary.metric, 40)}"
     if summary.credit is not None and summary.baseline is not None:
-        title += f" {number(summary.baseline.metric)} → {number(summary.credit.level)} ± {summary.credit.se:.2g}"
+        title += (
+            f" {number(summary.baseline.metric)} → {number(summary.credit.level)} ± {margin(summary.credit.se)} (95 %)"
+        )
     counts = summary.experiments
     parts = [
         f"{counts.run} experiment{'s' * (counts.run != 1)} in {duration(summary.elapsed_s)}",

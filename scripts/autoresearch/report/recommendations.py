@@ -9,7 +9,7 @@ from itertools import islice
 
 from autoresearch.output import one_line
 from autoresearch.report.figures import Ablation, Judged, Summary
-from autoresearch.report.format import number, plural, signed
+from autoresearch.report.format import margin, number, plural, signed
 
 CLAIM_SEEDS = 6
 LEAST_SEEDS, MOST_SEEDS = 5, 20  # of a closer look: fewer pairs decide nothing, more are not worth a night
@@ -67,7 +67,7 @@ def _claim(summary: Summary) -> Iterator[Recommendation]:
         past = "" if claim is None else f"; the last one was about {claim['b']}"
         yield Recommendation(
             kind="claim",
-            text=f"The gain of {signed(credit.gain)} ± {credit.se:.2g} rests on the trials that chose the winner; "
+            text=f"The gain of {signed(credit.gain)} rests on the trials that chose the winner; "
             f"experiment {best.number} has not been compared on fresh seeds{past}.",
             command=again,
         )
@@ -98,7 +98,7 @@ def _retest(summary: Summary) -> Iterator[Recommendation]:
         yield Recommendation(
             kind="retest",
             text=f"A re-test of experiment {best.number} is due: {plural(summary.misses_in_a_row, 'miss', 'misses')} "
-            f"in a row, and its level {number(credit.level)} is known only to ± {credit.se:.2g}. "
+            f"in a row, and its level {number(credit.level)} is known only to ± {margin(credit.se)} (95 %). "
             "It starts by itself with the next decision.",
             command="",
         )
@@ -224,7 +224,7 @@ def _named(idea: Judged) -> str:
 def _evidence(idea: Judged) -> str:
     if idea.gain is None or idea.gain_high is None or idea.z is None:
         return "no gain measured"
-    return f"gain {signed(idea.gain)} ± {idea.gain_high - idea.gain:.2g}, z {idea.z:.1f}"
+    return f"gain {signed(idea.gain)} ± {idea.gain_high - idea.gain:.2g} (95 %), z {idea.z:.1f}"
 
 
 def _interval(ablation: Ablation) -> str:

@@ -12,9 +12,8 @@ from autoresearch.campaign.others import yardstick
 from autoresearch.errors import NoCampaignError
 from autoresearch.ledger import Campaign
 from autoresearch.report.figures import Summary
+from autoresearch.report.format import NORMAL_95
 from autoresearch.report.summary import read_insights, summarise
-
-NORMAL_95 = 1.96
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from autoresearch.plain import plain
 from autoresearch.report import sections
 from autoresearch.report.discovery_sections import discovery_sections
 from autoresearch.report.figures import Credit, Measured, Noise, OpenExperiment, Summary, Throughput
-from autoresearch.report.format import NOTHING, duration, gpu_hours, number, plural, share, signed
+from autoresearch.report.format import NOTHING, duration, gpu_hours, margin, number, plural, share, signed
 from autoresearch.report.open_text import open_lines, open_rows, open_title, progress
 from autoresearch.report.page import (
     Column,
@@ -127,7 +127,7 @@ def _best(summary: Summary) -> Text:
         return paragraph("No baseline has been measured, so there is nothing to compare with yet.", "yellow")
     if credit is None:
         return paragraph(f"best {summary.metric} {number(summary.incumbent.metric)} from {number(baseline.metric)}")
-    best = f"best {summary.metric} {number(credit.level)} ± {credit.se:.2g} from {number(baseline.metric)}"
+    best = f"best {summary.metric} {number(credit.level)} ± {margin(credit.se)} (95 %) from {number(baseline.metric)}"
     if not summary.discoveries.stack.keeps:
         return paragraph(f"{best}: nothing better than the baseline has been kept", "yellow")
     part = f" ({credit.gain / abs(baseline.metric):+.2%})" if baseline.metric else ""
@@ -183,8 +183,8 @@ def _credit_row(summary: Summary) -> list[str]:
     credit: Credit | None = summary.credit
     if credit is None:
         return []
-    what = f"each win less its luck; {plural(summary.retests, 're-test')} and misses counted"
-    return ["credited", f"{number(credit.level)} ± {credit.se:.2g}", signed(credit.gain), what]
+    what = f"± 95 %, each win less its luck; {plural(summary.retests, 're-test')} and misses counted"
+    return ["credited", f"{number(credit.level)} ± {margin(credit.se)}", signed(credit.gain), what]
 
 
 def _claim_row(summary: Summary) -> list[str]:

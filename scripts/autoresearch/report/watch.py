@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.output import one_line
-from autoresearch.report.format import duration, number, plural, signed
+from autoresearch.report.format import duration, margin, number, plural, signed
 from autoresearch.report.live import Decision, Glance, Observer, RunningTrial
 from autoresearch.report.open_text import OpenRow, open_lines
 from autoresearch.report.page import LEAST_WIDTH, line
@@ -136,7 +136,7 @@ def _campaign(seen: Glance) -> Iterator[Text]:
     if seen.level is None or seen.se is None or seen.baseline is None:
         yield line("no baseline yet")
         return
-    best = f"best {number(seen.level)} ± {seen.se:.2g} from {number(seen.baseline)}"
+    best = f"best {number(seen.level)} ± {margin(seen.se)} (95 %) from {number(seen.baseline)}"
     gained = bool(seen.gain)
     yield line(f"{best} ({signed(seen.gain)}, experiment {seen.best})" if gained else best, "green" if gained else "")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from autoresearch.report.format import NORMAL_95
 from autoresearch.report.series import Series
-
-BAND_SE = 1.96  # standard errors to each side: a band of 95 %
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ def metric_window(series: Series) -> Window:
     sign, current = series.sign, series.summary.epoch
     values = [sign * each.metric for each in series.experiments if each.metric is not None and each.epoch == current]
     believed = [
-        sign * each.level + side * BAND_SE * each.se
+        sign * each.level + side * NORMAL_95 * each.se
         for each in series.levels
         if each.epoch == current
         for side in (-1, 1)
