@@ -44,3 +44,14 @@ def test_demo_that_is_too_short_says_so(tmp_path: Path, run_script: RunScript) -
     done = run_script("demo", "--into", tmp_path / "demo", "--minutes", "0.0001", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["error"]["code"] == "timeout"
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_demo_whose_sweep_cannot_be_says_where_to_run_it_again(tmp_path: Path, run_script: RunScript) -> None:
+    if importlib.util.find_spec("torch") is None or shutil.which("tmux") is None:
+        pytest.skip("NOT TESTED: the demo needs torch and tmux (make env)")
+    project = tmp_path / "demo"
+    done = run_script("demo", "--into", project, "--set", "NOPE=1", cwd=tmp_path)
+    assert done.returncode == 7
+    assert "There is no top-level constant NOPE" in done.stderr
+    assert f"here it lies: {project}), and run the demo again in another folder" in done.stderr

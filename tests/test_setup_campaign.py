@@ -373,7 +373,7 @@ REFUSALS = {
         "echo '{command: python train.py, metric: {name: val_loss}}' > autoresearch.yaml",
         *("--budget 5", 2, "flags cannot be put into", "Set budget_s"),
     ),
-    "impossible budget": Refusal("", "--budget -5", 2, "budget_s is -5", "budget_s"),
+    "impossible budget": Refusal("", "--budget -5", 2, "--budget is -5", "--budget"),
     "no metric": Refusal("echo 'x = 1' > train.py; git commit -qam x", "", 2, "No number to improve", "--metric NAME"),
     "unclear metric": Refusal(
         'printf \'print("a:", 1)\\nprint("b:", 2)\\n\' > train.py; git commit -qam x',
