@@ -52,6 +52,7 @@ def test_kept_arguments_and_environment_are_inherited(tmp_path: Path, run_script
     data = sweep(loop, "--arg", "gain=0.1", "--env", "GAIN=0.2")
     assert statuses(data) == [("sweep: --gain=0.1 $GAIN=0.2", "keep", False)]
     assert data["points"][0]["metric"] == pytest.approx(1.7)
+    assert data["next"].endswith(f"summarize.py --project {loop.folder}")
     assert loop.experiment("less width", WIDTH=0.5) == "keep"
     assert loop.look()["incumbent"]["metric"] == pytest.approx(1.2)
 
