@@ -189,7 +189,14 @@ def test_a_command_is_needed(command: str) -> None:
         ("Edit: [train.py]", "Edit (value ['train.py'])", "edit"),
         ("time_out_factor: 2", "time_out_factor (value 2)", "timeout_factor"),
         ("keep: {bold: fast}", "keep.bold (value 'fast')", "keep.boldness"),
-        ("5: x", "5 (value 'x')", ""),
+        ("BUDGET_S: 60", "BUDGET_S (value 60)", "budget_s?"),
+        ("baseline_seeds: 5", "baseline_seeds (value 5)", "keep.baseline_seeds, under `keep:`?"),
+        ("max_seeds: 3", "max_seeds (value 3)", "keep.max_seeds, under `keep:`?"),
+        ("retest_evry: 4", "retest_evry (value 4)", "keep.retest_every, under `keep:`?"),
+        ("boldness: fast", "boldness (value 'fast')", "keep.boldness, under `keep:`?"),
+        ("direction: lower", "direction (value 'lower')", "metric.direction, under `metric:`?"),
+        ("parallel: 2", "parallel (value 2)", "executor.parallel, under `executor:`?"),
+        ("keep: {budget_s: 5}", "keep.budget_s (value 5)", "budget_s, at the top level?"),
     ],
 )
 def test_unknown_key_names_the_nearest_known_one(line: str, key: str, nearest: str) -> None:
@@ -198,6 +205,13 @@ def test_unknown_key_names_the_nearest_known_one(line: str, key: str, nearest: s
     assert caught.value.message == f"autoresearch.yaml: unknown key {key}."
     assert caught.value.hint.startswith(f"Did you mean {nearest}")
     assert caught.value.code == "config_unknown_key"
+
+
+@pytest.mark.parametrize("key", ["5", "foo", "自主研究"])
+def test_unknown_key_that_is_like_no_other_is_no_slip_of_one(key: str) -> None:
+    with pytest.raises(UsageError, match=rf"unknown key {key} ") as caught:
+        parse_with(f"{key}: x")
+    assert caught.value.hint.startswith("Known keys: budget_s, command,")
 
 
 @pytest.mark.parametrize("text", ["- a\n- b", "just text", "5"])

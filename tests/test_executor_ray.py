@@ -162,6 +162,7 @@ def test_without_the_token_the_answer_is_rays(engine: Engine, tmp_path: Path, mo
     ("options", "word"),
     [
         ({"adress": "http://head:8265"}, "did you mean address"),
+        ({"parallell": 2}, "did you mean parallel"),
         ({"address": "ray://head:10001"}, "dashboard"),
         ({"address": "auto"}, "dashboard"),
         ({"gpus": "one"}, "number, 0 or more"),

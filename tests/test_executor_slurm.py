@@ -176,6 +176,7 @@ def test_what_the_cluster_refuses_is_told_in_its_words(cluster: Cluster, tmp_pat
     ("options", "word"),
     [
         ({"partitoin": "gpu"}, "did you mean partition"),
+        ({"parallell": 2}, "did you mean parallel"),
         ({"cpus": "four"}, "whole number"),
         ({"cpus": 0}, "whole number"),
         ({"partition": "a b; rm -rf x"}, "expected a word"),

@@ -558,11 +558,14 @@ def test_settings_make_the_slot() -> None:
         ({"cpus_per_trial": True}, "executor.cpus_per_trial is True"),
         ({"wait_for_gpu_s": "long"}, "executor.wait_for_gpu_s is 'long'"),
         ({"cpu_per_trial": 1}, "did you mean cpus_per_trial?"),
+        ({"parallell": 2}, "did you mean parallel?"),
+        ({"foo": 2}, "executor.foo is not a setting of local."),
     ],
 )
 def test_mistaken_setting_is_told(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UsageError, match=re.escape(told)):
+    with pytest.raises(UsageError, match=re.escape(told)) as caught:
         executor_for(ExecutorSettings(options=options))
+    assert "`executor` may say: kind, devices, parallel, gpus_per_trial, " in caught.value.hint
 
 
 def test_campaign_says_what_it_waits_for_and_what_disturbed_it(

@@ -13,8 +13,9 @@ from tests.loop_bench import Loop, make_loop
 from tests.sweep_bench import assert_clean, start, statuses, sweep
 from tests.trial_bench import eventually
 
-from autoresearch.campaign.points import Kind, literals, parse_axis, random_points, replace
+from autoresearch.campaign.points import Kind, literals, locate, parse_axis, random_points, replace
 from autoresearch.campaign.tpe import Tpe
+from autoresearch.errors import UsageError
 
 
 @pytest.fixture
@@ -158,6 +159,13 @@ def test_choice_between_two_values_is_replaced_as_a_whole() -> None:
 
 def test_values_with_commas_in_brackets_are_one() -> None:
     assert parse_axis(Kind.SET, "BETAS=(0.8, 0.9),(0.9, 0.95)").values == ("(0.8, 0.9)", "(0.9, 0.95)")
+
+
+@pytest.mark.parametrize("name", ["lr", "Lr", "LRR"])
+def test_constant_that_is_not_there_names_the_nearest(name: str) -> None:
+    with pytest.raises(UsageError, match=f"no top-level constant {name} in train.py") as caught:
+        locate(parse_axis(Kind.SET, f"{name}=0.1"), {"train.py": "LR = 0.08\nWIDTH = 4\n"})
+    assert caught.value.hint == "Did you mean: LR?"
 
 
 def test_constant_is_found_among_several_files(tmp_path: Path, run_script: RunScript) -> None:

@@ -5,7 +5,6 @@ Every mistake is one ``UsageError`` that names the key, quotes the value and say
 
 from __future__ import annotations
 
-import difflib
 import math
 import operator
 import re
@@ -18,7 +17,7 @@ from typing import Any, Self
 
 import yaml
 
-from autoresearch.errors import UsageError
+from autoresearch.errors import UsageError, near_names
 
 CONFIG_FILE = "autoresearch.yaml"
 DIRECTIONS = ("lower", "higher")
@@ -277,6 +276,14 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_PLACES = {  # where each key stands; "" is the top level
+    "": set(Config.__dataclass_fields__),
+    "metric": set(Metric.__dataclass_fields__),
+    "keep": set(Keep.__dataclass_fields__),
+    "executor": {"kind", "devices", "parallel", "gpus_per_trial", "cpus_per_trial", "wait_for_gpu_s"},
+}
+
+
 class _Section:
     """One mapping of the config, with the readers that turn its values into checked ones."""
 
@@ -301,12 +308,23 @@ class _Section:
     def _refuse_unknown(self, known: set[str]) -> None:
         for key in self.data:
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
                 raise UsageError(
                     f"{self.source}: unknown key {self.path}{key} (value {_quote(self.data[key])}).",
-                    hint=f"Did you mean {self.path}{near[0]}? Known keys: {', '.join(sorted(known))}.",
+                    hint=f"{self._meant(str(key), known)}Known keys: {', '.join(sorted(known))}.",
                     code="config_unknown_key",
                 )
+
+    def _meant(self, key: str, known: set[str]) -> str:
+        """Which key ``key`` may be a slip of: one of this mapping, or one that stands in another."""
+        here = self.path.rstrip(".")
+        elsewhere = {name: place for place, names in _PLACES.items() if place != here for name in names}
+        if key not in elsewhere and (near := near_names(key, known)):
+            return f"Did you mean {self.path}{near[0]}? "
+        if not (near := near_names(key, elsewhere)):
+            return ""
+        place = elsewhere[near[0]]
+        meant = f"{place}.{near[0]}, under `{place}:`" if place else f"{near[0]}, at the top level"
+        return f"Did you mean {meant}? "
 
     def fail(self, key: str, expected: str) -> None:
         """Raise the error for a value that does not fit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -69,3 +70,11 @@ class StillRunningError(AutoresearchError):
 
     exit_code = 10
     default_code = "running"
+
+
+def near_names(word: str, known: Iterable[str], *, most: int = 1) -> list[str]:
+    """Those of ``known`` that ``word`` may be a slip of, letter case aside, the most alike first; maybe none."""
+    import difflib  # only where something is amiss: every command imports this module
+
+    names = {name.lower(): name for name in known}
+    return [names[name] for name in difflib.get_close_matches(word.lower(), names, n=most)]

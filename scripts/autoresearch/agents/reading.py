@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NoReturn, Self
 
 import yaml
 
-from autoresearch.errors import UsageError
+from autoresearch.errors import UsageError, near_names
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,10 +69,10 @@ class Reader:
         """Itself, if it has no other keys."""
         for key, value in self.data.items():
             if key not in known:
-                near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+                near = near_names(str(key), known)
                 raise UsageError(
                     f"{self.source}: unknown key {self.path}{key} (value {shortened(value)}).",
-                    hint=f"Did you mean {self.path}{near[0]}? Known keys: {', '.join(known)}.",
+                    hint=(f"Did you mean {self.path}{near[0]}? " if near else "") + f"Known keys: {', '.join(known)}.",
                     code="profile",
                 )
         return self

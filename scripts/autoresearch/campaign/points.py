@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import itertools
 import math
 import random
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from autoresearch.campaign.constants import fold
-from autoresearch.errors import UsageError
+from autoresearch.errors import UsageError, near_names
 
 SWEEP = "sweep"  # how the descriptions of a sweep's experiments begin
 SIGNIFICANT_DIGITS = 4  # of a number drawn from a range: more only makes diffs hard to read
@@ -195,7 +194,7 @@ def locate(axis: Axis, sources: Mapping[str, str]) -> str:
     names = {path: literals(source) for path, source in sources.items()}
     homes = [path for path, known in names.items() if axis.name in known]
     if not homes:
-        near = difflib.get_close_matches(axis.name, sorted({name for known in names.values() for name in known}), n=3)
+        near = near_names(axis.name, sorted({name for known in names.values() for name in known}), most=3)
         raise UsageError(
             f"There is no top-level constant {axis.name} in {', '.join(sources)}.",
             hint=f"Did you mean: {', '.join(near)}?" if near else "Name one that is assigned outside functions.",

@@ -21,7 +21,6 @@ from autoresearch.runner.processes import birth_mark, command_line, is_alive, pi
 from autoresearch.trial import LIVE_FILE, RUNNER_ERR_FILE, SPEC_FILE, WAITS_FOR, Slot, TrialResult, TrialSpec
 
 SETTINGS = ("gpus_per_trial", "cpus_per_trial", "wait_for_gpu_s")
-KNOWN = ("kind", "devices", *SETTINGS)
 LEAST_CPUS = 0.01
 START_PATIENCE_S = 120.0  # a cold interpreter on a network disk
 KILL_PATIENCE_S = 10.0
@@ -99,7 +98,7 @@ def slot_from_settings(settings: ExecutorSettings) -> Slot:
         value = options.pop(key, default)
         is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not is_number or not at_least <= value < math.inf:
-            refuse(f"executor.{key} is {value!r}; expected {expected}.", KNOWN)
+            refuse(f"executor.{key} is {value!r}; expected {expected}.", SETTINGS)
         return float(value)
 
     slot = Slot(
@@ -109,9 +108,11 @@ def slot_from_settings(settings: ExecutorSettings) -> Slot:
         patience_s=number("wait_for_gpu_s", Slot.patience_s, "seconds, 0 or more", at_least=0, whole=False),
     )
     if 0 < slot.cpus < LEAST_CPUS or (slot.cpus > 1 and not slot.cpus.is_integer()):
-        refuse(f"executor.cpus_per_trial is {slot.cpus:g}; expected whole cores, or a share of one such as 0.5.", KNOWN)
+        refuse(
+            f"executor.cpus_per_trial is {slot.cpus:g}; expected whole cores, or a share of one such as 0.5.", SETTINGS
+        )
     for key in options:
-        refuse(unknown_setting("local", key, SETTINGS), KNOWN)
+        refuse(unknown_setting("local", key, SETTINGS), SETTINGS)
     return slot
 
 
