@@ -273,7 +273,7 @@ def main() -> None:
     run_model = torch.compile(model, dynamic=False) if GPU else model
     autocast = torch.autocast(device, torch.bfloat16, enabled=GPU)
 
-    # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, not worse.
+    # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, hardly worse.
     clock = time.perf_counter if GPU else time.process_time
     step, train_s, startup_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0, 0.0
     loss_before = torch.zeros((), device=device)

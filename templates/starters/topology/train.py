@@ -179,7 +179,7 @@ def fit(
 ) -> Fit:
     """Train ``model`` in place, in batches drawn from ``seed``, for ``budget_s`` seconds or ``max_steps`` steps.
 
-    On a CPU the seconds are this process's CPU time: other work on the machine makes a run longer, not worse.
+    On a CPU the seconds are this process's CPU time: other work on the machine makes a run longer, hardly worse.
     """
     device = next(model.parameters()).device
     inputs, targets = (tensor.to(device) for tensor in problem.samples("train"))

@@ -138,7 +138,7 @@ def train() -> tuple[nn.Module, dict[str, float]]:
     model = ResNet().to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(model)
     run_model = torch.compile(model, dynamic=False) if GPU else model
-    # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, not worse.
+    # On a CPU the budget is this process's CPU time: other work on the machine makes a run longer, hardly worse.
     clock = time.perf_counter if GPU else time.process_time
     step, train_s, progress, mean_loss, next_log = 0, 0.0, 0.0, 0.0, 0.0
     for images, labels in batches(device):
