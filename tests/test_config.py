@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from autoresearch.config import Config, Constraint, Executor, Keep, default_pattern
+from autoresearch.config import Config, Executor, Keep, default_pattern
+from autoresearch.constraint import Constraint
 from autoresearch.errors import UsageError
 
 LEAST = "command: uv run train.py\nmetric: {name: val_bpb}\n"

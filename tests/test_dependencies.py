@@ -25,11 +25,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 ROOMS = (
     *(
         "errors",
+        "plain",
+        "typed",
         "output",
         "papers",
         "trial",
+        "constraint",
         "config",
         "merge",
+        "first_commit",
         "repo",
         "ledger",
         "results",
@@ -39,7 +43,7 @@ ROOMS = (
     ),
     *("executors", "verdict", "campaign", "report", "agents"),
 )
-KNOWS_ONLY = {"runner": {"errors", "trial"}, "verdict": {"errors"}}
+KNOWS_ONLY = {"runner": {"errors", "trial"}, "verdict": {"errors", "plain"}}
 HEAVY = {"pandas", "scipy", "torch", "matplotlib", "plotly", "optuna", "jinja2", "apprise",
          "pyarrow", "mlflow", "tensorboard", "wandb"}  # fmt: skip
 

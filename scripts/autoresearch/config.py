@@ -6,17 +6,17 @@ Every mistake is one ``UsageError`` that names the key, quotes the value and say
 from __future__ import annotations
 
 import math
-import operator
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import yaml
 
+from autoresearch.constraint import Constraint
 from autoresearch.errors import UsageError, near_names
 
 CONFIG_FILE = "autoresearch.yaml"
@@ -25,18 +25,6 @@ BOLDNESS = ("strict", "default", "fast")
 ISOLATIONS = ("worktree", "inplace")
 EXECUTORS = ("local", "slurm", "ray")
 MOST_PARALLEL = 256
-
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-_CONSTRAINT = re.compile(
-    rf"^\s*(?P<name>[\w./-]+)\s*(?P<op><=|>=|<|>)\s*"
-    rf"(?:(?P<factor>{_NUMBER})\s*\*\s*baseline|(?P<baseline>baseline)(?:\s*\*\s*(?P<factor2>{_NUMBER}))?|(?P<value>{_NUMBER}))\s*$"
-)
-_COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "<": operator.lt,
-    ">": operator.gt,
-}
 
 
 def default_pattern(name: str) -> str:
@@ -55,37 +43,6 @@ class Metric:
     @property
     def lower_is_better(self) -> bool:
         return self.direction == "lower"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constraint:
-    """A bound on a watched value: ``name op limit``, the limit a number or a multiple of the baseline's value."""
-
-    text: str
-    name: str
-    op: str
-    value: float
-    relative: bool  # value is a factor of the baseline's
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Read ``peak_vram_mb <= 1.1 * baseline`` or ``accuracy >= 0.9``; ``ValueError`` if it is neither."""
-        match = _CONSTRAINT.match(text)
-        if match is None:
-            raise ValueError(text)
-        relative = match["value"] is None
-        value = float(match["value"] or match["factor"] or match["factor2"] or 1.0)
-        return cls(text=text.strip(), name=match["name"], op=match["op"], value=value, relative=relative)
-
-    def limit(self, baseline: float | None) -> float | None:
-        """The bound in the value's own unit; None if it needs a baseline and there is none."""
-        if not self.relative:
-            return self.value
-        return None if baseline is None else self.value * baseline
-
-    def allows(self, value: float, baseline: float | None) -> bool:
-        limit = self.limit(baseline)
-        return limit is None or _COMPARE[self.op](value, limit)
 
 
 @dataclass(frozen=True, kw_only=True)
