@@ -28,6 +28,7 @@ PREPARE = '''\
 import math
 import os
 import random
+import time
 
 WORLD, SIGMA, RHO, SIGN = {world!r}, {sigma!r}, {rho!r}, {sign!r}
 WORTH = {worth!r}
@@ -41,6 +42,9 @@ def luck(seed, source):
 
 
 def evaluate(constants, source):
+    gate = os.environ.get("TOY_GATE", "")
+    while os.path.exists(gate):
+        time.sleep(0.02)
     gain = sum(worth * constants.get(name, 0) for name, worth in WORTH.items())
     noise = luck(int(os.environ["AUTORESEARCH_SEED"]), source)
     return 1.0 + SIGN * SIGMA * (noise - gain)

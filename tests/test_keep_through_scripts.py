@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from tests.noise_bench import (
     next_seeds,
     rule,
 )
+from tests.trial_bench import eventually
 
 from autoresearch.ledger import DECIDING, Purpose, Trial
 from autoresearch.report.live import Observer
 from autoresearch.report.watch import plain
+from autoresearch.trial import RESULT_FILE
 
 BAD = (1.0, 2.0)  # a range of luck: worse than usual, and no stray
 SHORTER = TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")
@@ -54,6 +57,7 @@ def test_sixty_comments_give_at_most_three_keeps_and_no_claim(tmp_path: Path, ru
     """Simulated on the rule alone, 59 of the first 60 worlds keep at most 3; this is the first."""
     loop = make_noisy_loop(tmp_path / "project", run_script, world=1)
     for number in range(60):
+        loop.look("--wait", 30)  # for a re-test: one that takes a keep back would put the next comment aside
         comment(loop, f"note {number}")
         if number % 4 == 0:
             own_program(loop, "run_experiment", "-d", f"note {number}")
@@ -220,11 +224,33 @@ def test_retest_takes_an_empty_keep_back(tmp_path: Path, run_script: RunScript, 
         assert loop.log()["retest_started"]
         if next_idea_waits:
             comment_with_luck(loop, *BAD, next_seeds(loop, 1))
-            loop.submit("next idea", "--wait", 30)
-            assert loop.look()["experiment"]["incumbent"] == 1
-            loop.log()
+            loop.submit("next idea", "--wait", 0, expect=10)
     loop.look("--wait", 30)
+    if next_idea_waits:
+        assert loop.look()["experiment"]["incumbent"] == 1
+        loop.log()
     check_taken_back(loop, before, kept)
+
+
+def test_edit_that_a_keep_taken_back_puts_aside_is_named_in_the_refusal(tmp_path: Path, run_script: RunScript) -> None:
+    """The next idea changes the line of the empty keep; between edit and submission the re-test ends."""
+    config = f"{CONFIG}keep: {{retest_every: 1}}\n"
+    loop = make_noisy_loop(tmp_path / "project", run_script, config=config)
+    lucky_keep(loop, later={rule(loop).fresh_seed: (1.9, 3.0)})
+    comment_with_luck(loop, -1.0, 0.0, next_seeds(loop, 1))
+    loop.submit("a miss")
+    with loop.holding():
+        assert loop.log()["retest_started"]
+        comment(loop, "the next idea")
+        edited = loop.text()
+    (retest,) = (trial for trial in loop.trials() if trial.purpose is Purpose.RETEST)
+    eventually((Path(retest.directory) / RESULT_FILE).exists)
+    refusal = loop.submit("next idea", expect=4)
+    assert refusal["code"] == "no_change"
+    saved = re.search(r"your newer edit of train.py is saved: git (restore \S+ -- train.py)", refusal["message"])
+    assert saved
+    loop.git(*saved[1].split())
+    assert loop.text() == edited
 
 
 # ---- deterministic training, simplifications, constraints

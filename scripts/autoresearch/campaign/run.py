@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from autoresearch.campaign.trials import (
     training_python,
     trial_environment,
 )
-from autoresearch.errors import NeedsHumanError, RefusedError, StillRunningError, UsageError
+from autoresearch.errors import AutoresearchError, NeedsHumanError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import (
     check_paths,
     data_drift,
@@ -68,6 +69,25 @@ def submit(oc: OpenCampaign, request: Request, *, dry_run: bool = False) -> Subm
     runs, ``RefusedError`` where a guard says no: then nothing has changed.
     """
     progress = bring_forward(oc)
+    with _telling(progress.repaired):
+        return _submit(oc, request, progress, dry_run=dry_run)
+
+
+@contextmanager
+def _telling(repaired: Sequence[str]) -> Iterator[None]:
+    """Let an error tell what the command has just repaired: it may be why.
+
+    A re-test that takes a keep back may have moved an edit of the same lines to a ref, and then there is none to try.
+    """
+    try:
+        yield
+    except AutoresearchError as error:
+        if repaired:
+            error.message = f"{error.message} Just before: {'; '.join(repaired)}."
+        raise
+
+
+def _submit(oc: OpenCampaign, request: Request, progress: Progress, *, dry_run: bool) -> Submission:
     open_experiment = progress.experiment
     if open_experiment is not None and open_experiment.state is State.RUNNING:
         raise StillRunningError(
