@@ -16,12 +16,13 @@
 
   // ---- numbers as text, exactly as report/format.py writes them
 
-  function general(value, digits) { // Python's %.{digits}g
+  function general(value, digits) { // Python's %.{digits}g, but without an exponent up to a million
     if (value === 0) return "0";
     const [mantissa, power] = value.toExponential(digits - 1).split("e");
     const exponent = Number(power);
     const plain = (text) => (text.includes(".") ? text.replace(/\.?0+$/, "") : text);
     if (exponent >= -4 && exponent < digits) return plain(value.toFixed(digits - 1 - exponent));
+    if (exponent > 0 && Math.abs(value) < 1e6) return Number(value.toExponential(digits - 1)).toFixed(0);
     const size = String(Math.abs(exponent)).padStart(2, "0");
     return `${plain(mantissa)}e${exponent < 0 ? "-" : "+"}${size}`;
   }

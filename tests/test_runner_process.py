@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from tests.trial_bench import DEADLINE_S, LONG, METRIC, RUNNER, Bench, eventually, python
 
@@ -168,6 +169,7 @@ def test_signal_to_the_runner_interrupts_the_trial(bench: Bench, number: signal.
 def test_command_that_an_engine_signals_before_the_runner_is_interrupted_too(bench: Bench) -> None:
     runner = bench.start_ready(f"trap 'exit 3' TERM; echo ready; {LONG} & wait")
     runner.send_signal(signal.SIGSTOP)  # so that it learns of both at once
+    eventually(lambda: psutil.Process(runner.pid).status() == psutil.STATUS_STOPPED)
     send(bench.living(), signal.SIGTERM)
     eventually(lambda: not bench.living())
     runner.send_signal(signal.SIGTERM)
