@@ -13,6 +13,7 @@ from tests.loop_bench import TAG, Loop
 from tests.test_recovery import NOTES, Killer, check, length_s
 from tests.trial_bench import eventually
 
+from autoresearch.campaign.driver import is_driven
 from autoresearch.campaign.opened import open_ledger
 from autoresearch.ledger import Experiment
 from autoresearch.repo import Repo
@@ -157,6 +158,8 @@ def test_refs_that_stand_are_left_alone_and_others_are_put_right(
         trace = (tmp_path / "trace").read_text()
         assert ("for-each-ref" in trace, "update-ref" in trace) == (True, False)
 
+        os.kill(driver_pid(loop), signal.SIGKILL)  # it would mend them first
+        eventually(lambda: not is_driven(loop.state_dir / TAG))
         gone, moved = (f"refs/autoresearch/{TAG}/experiments/{number}.1" for number in (1, 2))
         loop.git("update-ref", "-d", gone)
         loop.git("update-ref", moved, "HEAD")
