@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,7 +26,7 @@ from autoresearch.campaign.needs import Data, find_data, find_isolation, find_li
 from autoresearch.campaign.printed import Printed, choose, direction_of
 from autoresearch.campaign.wishes import Wishes
 from autoresearch.config import CONFIG_FILE, Config, default_pattern, load_yaml
-from autoresearch.errors import UsageError
+from autoresearch.errors import UsageError, near_names
 from autoresearch.executors import executor_for
 from autoresearch.guard import in_scope, may_edit
 from autoresearch.notify import check_channels
@@ -84,7 +83,7 @@ def check_edit(config: Config, project: Project) -> None:
     present = [*project.files, *project.untracked]
     for path in config.protect:
         if not any(in_scope(file, (path,)) for file in present) and not (project.folder / path).exists():
-            near = difflib.get_close_matches(path, project.files, n=1)
+            near = near_names(path, project.files)
             raise UsageError(
                 f"`protect` names {path}, and no such file is there.",
                 hint=f"Did you mean {near[0]}?" if near else f"Name a file that is there: {SETUP} --protect FILE",

@@ -11,7 +11,7 @@ from statistics import fmean
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.trials import failed
 from autoresearch.config import Config
-from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
+from autoresearch.ledger import DECIDING, Experiment, Ledger, Purpose, State, Trial, completed
 from autoresearch.trial import Outcome
 from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
 
@@ -110,12 +110,17 @@ def _judge_candidate(oc: OpenCampaign, experiment: Experiment, trials: Sequence[
     return Verdict(word=judgement.verdict, suggestion=judgement.decision, reason=judgement.reason, judgement=evidence)
 
 
+def measured(ledger: Ledger, experiment: Experiment) -> dict[int, float]:
+    """``{seed: metric}`` of the trials that the decision will rest on, in the order they were started."""
+    trials = ledger.trials(experiment.tag, experiment.number, attempt=experiment.attempt)
+    return completed([trial for trial in trials if trial.purpose in DECIDING])
+
+
 def so_far(oc: OpenCampaign, experiment: Experiment) -> str:
     """Why an open candidate runs once more: what its completed trials say; "" before the first, and once judged."""
     if experiment.state is not State.RUNNING or experiment.is_baseline or oc.campaign.rule is None:
         return ""
-    trials = oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
-    runs = completed([trial for trial in trials if trial.purpose in DECIDING])
+    runs = measured(oc.ledger, experiment)
     if not runs:
         return ""
     simplification = bool(experiment.options.get("simplification"))

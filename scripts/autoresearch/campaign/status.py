@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.campaign.decide import last_push, next_to_log
-from autoresearch.campaign.judging import so_far
+from autoresearch.campaign.judging import measured, so_far
 from autoresearch.campaign.memory import Family, Lesson, Memory, near_misses, remember
 from autoresearch.campaign.notices import STUCK_AFTER
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.others import Other, others
 from autoresearch.campaign.progress import Progress
-from autoresearch.campaign.under_way import describe_trials, measured, standing
+from autoresearch.campaign.under_way import describe_trials, standing
 from autoresearch.executors.base import read_json
 from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial, completed
 from autoresearch.trial import LIVE_FILE, LOG_FILE, WAITS_FOR

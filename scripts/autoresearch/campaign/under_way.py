@@ -11,7 +11,7 @@ from typing import Any
 from autoresearch.campaign.decide import would_be_kept
 from autoresearch.campaign.rebase import awaited
 from autoresearch.executors.base import read_json
-from autoresearch.ledger import DECIDING, Experiment, Ledger, State, Trial, completed
+from autoresearch.ledger import DECIDING, Experiment, Ledger, State, Trial
 from autoresearch.trial import LIVE_FILE, LOG_FILE, RESULT_FILE, STARTED_FILE, WAITS_FOR
 
 
@@ -47,12 +47,6 @@ def describe_trials(
         found = ledger.experiment(tag, number)
         known[number] = "" if found is None else found.description
     return [{**describe_running(trial, budget_s), "description": known[trial.number]} for trial in trials]
-
-
-def measured(ledger: Ledger, experiment: Experiment) -> dict[int, float]:
-    """``{seed: metric}`` of the trials that the decision will rest on, in the order they were started."""
-    trials = ledger.trials(experiment.tag, experiment.number, attempt=experiment.attempt)
-    return completed([trial for trial in trials if trial.purpose in DECIDING])
 
 
 def standing(experiment: Experiment, opened: Sequence[Experiment], trials: Sequence[Trial]) -> str:

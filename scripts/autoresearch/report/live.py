@@ -15,9 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from autoresearch.campaign.judging import measured
 from autoresearch.campaign.opened import find_campaign, open_campaign, open_ledger
 from autoresearch.campaign.progress import bring_forward
-from autoresearch.campaign.under_way import describe_trials, measured, standing
+from autoresearch.campaign.under_way import describe_trials, standing
 from autoresearch.errors import AutoresearchError
 from autoresearch.ledger import Campaign, Experiment, Ledger, State, Trial
 from autoresearch.report.device_use import DeviceUse
