@@ -202,6 +202,41 @@ def test_defaults_leave_room_and_can_be_spoilt(train) -> None:
     assert train(steps=60, WARMDOWN_RATIO="0.6")["val_bpb"] > baseline + 0.1
 
 
+# --- the optimiser -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 32, 128), (2, 128, 32)], ids=["square", "wide", "tall"])
+def test_update_of_a_matrix_has_singular_values_near_one(shape: tuple[int, ...], modules) -> None:
+    torch.manual_seed(0)
+    left, _, right = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    spectrum = torch.logspace(0, -2.5, min(shape[1:]))
+    values = torch.linalg.svdvals(modules[1].orthogonalize(left @ torch.diag(spectrum) @ right))
+    assert 0.85 < values.min() < values.max() < 1.15
+
+
+@pytest.mark.parametrize("neurons", ["rows", "columns"])
+def test_neurons_with_small_updates_catch_up_with_the_others(neurons: str, modules) -> None:
+    torch.manual_seed(0)
+    sizes = torch.logspace(0, -2, 16)  # of the neurons, a hundredfold apart
+    scale = sizes[None, :, None] if neurons == "rows" else sizes[None, None, :]
+    squares = torch.zeros_like(scale)
+    for _ in range(100):
+        updates = scale * torch.randn(1, 16, 16)
+        evened = modules[1].even_out(updates, squares)
+        torch.testing.assert_close(evened.norm(), updates.norm())
+    across = evened.square().mean(-1 if neurons == "rows" else -2).sqrt()
+    assert across.max() / across.min() < 4
+
+
+def test_gradients_of_zero_leave_the_weights_as_they_are(modules) -> None:
+    weights = [torch.nn.Parameter(torch.randn(8, 4)) for _ in range(2)]
+    before = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        zeros = [torch.zeros_like(weight) for weight in weights]
+        modules[1].muon(weights, zeros, torch.zeros(2, 8, 4), torch.zeros(2, 8, 1), torch.tensor(0.0))
+    assert all(torch.equal(old, new) for old, new in zip(before, weights, strict=True))
+
+
 # --- the metric ----------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,7 @@ TOTAL_BATCH_SIZE = 2**16 if GPU else 2**11  # tokens per optimiser step
 DEVICE_BATCH_SIZE = 32 if GPU else 16  # sequences per forward pass, as memory allows
 MATRIX_LR = 0.01  # Muon
 MOMENTUM = 0.9 if GPU else 0.95  # Muon
+NEURON_BETA = 0.95  # Muon, of the mean square of a neuron's updates, by which they are evened out
 EMBEDDING_LR = 0.1  # AdamW, of the value embeddings too
 HEAD_LR = 0.002  # AdamW
 LR_SCALE = 2.5 if GPU else 1.0  # on all three: larger batches bear larger steps
@@ -169,25 +170,46 @@ def compiled(function: Callable[..., None]) -> Callable[..., None]:
     return torch.compile(function, dynamic=False, fullgraph=True) if GPU else function
 
 
-def orthogonalize(G: Tensor, iterations: int = 5) -> Tensor:
-    """Bring the singular values of a batch of matrices near 1 by Newton-Schulz steps (Jordan et al. 2024)."""
+# Polynomials a x + b x**3 + c x**5 that, one after the other, bring every x from 0.001 to 1 near 1.
+POLAR_EXPRESS = (  # Amsel et al. 2025, arXiv:2505.16932
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def orthogonalize(G: Tensor) -> Tensor:
+    """Bring the singular values of a batch of matrices near 1."""
     X = G.to(DTYPE)
     if tall := X.shape[-2] > X.shape[-1]:
         X = X.mT
-    X = X / (X.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(iterations):
+    X = X / (1.02 * X.norm(dim=(-2, -1), keepdim=True) + 1e-7)  # rounding must not lift one above 1
+    for a, b, c in POLAR_EXPRESS:
         A = X @ X.mT
-        B = torch.baddbmm(A, A, A, beta=-4.7750, alpha=2.0315)
-        X = torch.baddbmm(X, B, X, beta=3.4445)
+        B = torch.baddbmm(A, A, A, beta=b, alpha=c)
+        X = torch.baddbmm(X, B, X, beta=a)
     return X.mT if tall else X
 
 
+def even_out(updates: Tensor, squares: Tensor) -> Tensor:
+    """Give the neurons updates of one size, over time, in matrices of the same norm (NorMuon, arXiv:2510.05491).
+
+    ``squares``, of shape (matrices, neurons, 1) or (matrices, 1, neurons), are updated in place.
+    """
+    updates = updates.float()
+    squares.lerp_(updates.square().mean(-1 if squares.shape[-1] == 1 else -2, keepdim=True), 1 - NEURON_BETA)
+    evened = updates * (squares + 1e-10).rsqrt()
+    return evened * (updates.norm(dim=(-2, -1), keepdim=True) / (evened.norm(dim=(-2, -1), keepdim=True) + 1e-10))
+
+
 @compiled
-def muon(weights: list[Tensor], gradients: list[Tensor], momentum: Tensor, lr: Tensor) -> None:
-    """Update matrices of one shape, and ``momentum``, which is a stack of them, in place."""
+def muon(weights: list[Tensor], gradients: list[Tensor], momentum: Tensor, squares: Tensor, lr: Tensor) -> None:
+    """Update matrices of one shape, and in place a stack of their momenta and that of ``even_out``."""
     gradient = torch.stack(gradients)
     momentum.lerp_(gradient, 1 - MOMENTUM)
-    updates = orthogonalize(gradient.lerp(momentum, MOMENTUM))
+    updates = even_out(orthogonalize(gradient.lerp(momentum, MOMENTUM)), squares)
     rows, columns = updates.shape[-2:]
     for weight, update in zip(weights, updates.unbind(), strict=True):
         weight.mul_(1 - lr * WEIGHT_DECAY).sub_(lr * max(1, rows / columns) ** 0.5 * update)
@@ -209,7 +231,12 @@ class Optimizer:
         by_shape = defaultdict(list)
         for weight in model.blocks.parameters():
             by_shape[weight.shape].append(weight)
-        self.matrices = [(weights, torch.zeros_like(torch.stack(weights))) for weights in by_shape.values()]
+        self.matrices = []
+        for weights in by_shape.values():
+            momentum = torch.zeros_like(torch.stack(weights))
+            rows, columns = momentum.shape[-2:]
+            squares = torch.zeros_like(momentum[:, :, :1] if rows >= columns else momentum[:, :1])
+            self.matrices.append((weights, momentum, squares))
         rates = {model.head: HEAD_LR} | dict.fromkeys((model.embedding, *model.values), EMBEDDING_LR)
         self.vectors = [
             (layer.weight, lr, (torch.zeros_like(layer.weight), torch.zeros_like(layer.weight)))
@@ -223,8 +250,8 @@ class Optimizer:
         """Update the weights and clear their gradients."""
         self.steps += 1
         number = torch.tensor  # numbers as tensors: a new value is no reason to compile again
-        for weights, momentum in self.matrices:
-            muon(weights, [weight.grad for weight in weights], momentum, number(lr_scale * MATRIX_LR))
+        for weights, momentum, squares in self.matrices:
+            muon(weights, [weight.grad for weight in weights], momentum, squares, number(lr_scale * MATRIX_LR))
         for weight, lr, moments in self.vectors:
             adam(weight, weight.grad, moments, number(lr_scale * lr), number(float(self.steps)))
         for weight in self.weights:
