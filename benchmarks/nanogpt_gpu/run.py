@@ -2,6 +2,8 @@
 
     python benchmarks/nanogpt_gpu/run.py --budget 60 --seeds 5 --reference karpathy/train.py
 
+    python benchmarks/nanogpt_gpu/run.py --stored benchmarks/nanogpt_gpu/h200.json
+
 With ``--gpus 0,1`` as many trainings run at once, each code on each card in turn.
 Both train on the same tokens (the Python sources of this machine's packages, in BPE tokens) and are
 judged by the same validation code, ours. The reference is karpathy/autoresearch's train.py, fetched by
@@ -194,7 +196,11 @@ def main() -> None:
     )
     parser.add_argument("--gpus", default="0", metavar="LIST", help="their numbers; one training on each at a time")
     parser.add_argument("--out", type=Path, help="write all figures as JSON")
+    parser.add_argument("--stored", type=Path, metavar="JSON", help="train nothing, summarise what --out wrote")
     args = parser.parse_args()
+    if args.stored:
+        summarise(json.loads(args.stored.read_text(encoding="utf-8")))
+        return
     make_corpus(args.vocab, args.megabytes)
     folder = Path(tempfile.gettempdir()) / "nanogpt_gpu"
     codes = {"ours": variant_of(args.code, {}, folder / "ours")}
