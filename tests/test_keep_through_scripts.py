@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import BRANCH, TAG, TRAIN, Loop, make_loop
+from tests.loop_bench import BRANCH, PREPARE, TAG, TRAIN, Loop, make_loop
 from tests.loop_bench import CONFIG as DETERMINISTIC
 from tests.noise_bench import (
     CONFIG,
@@ -379,3 +379,30 @@ def test_hopeless_trial_is_ended_early_unless_it_may_not_be(tmp_path: Path, run_
     assert "the training loss became nan" in diverged.reason
     spent = {each["outcome"]: each["wall_s"] for each in loop.call("summarize")["time_by_outcome"]}
     assert 0 < spent["pruned"] < 1.8
+
+
+def test_runs_of_other_code_that_are_filed_with_the_baseline_move_no_constraint(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    config = f'{DETERMINISTIC}watch: [peak_vram_mb]\nconstraints: ["peak_vram_mb <= 1.001 * baseline"]\n'
+    heavy = PREPARE.replace("8: 45260.8", "8: 45260.8, 9: 99999.0")
+    loop = make_loop(tmp_path / "project", run_script, config=config, files={"prepare.py": heavy})
+    loop.baseline()
+    loop.commit({"train.py": TRAIN.replace("LR = 4", "LR = 9")})
+    commit = loop.tip()
+    loop.git("reset", "-q", "--hard", "HEAD^")
+    loop.call("compare", "baseline", commit, "--seeds", 1, "--exploratory")
+    loop.submit("faster, more memory", LR=8)
+    assert loop.log()["experiment"]["status"] == "discard"
+
+
+def test_unclear_idea_that_has_used_all_its_seeds_is_not_sent_for_more(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_noisy_loop(tmp_path / "project", run_script, config=f"{CONFIG}keep: {{max_seeds: 2}}\n")
+    level, sigma = rule(loop).incumbent_level, rule(loop).sigma
+    low, high = ((level - 1.0 - share * sigma) / SIGMA for share in (0.25, 0.15))  # somewhat better
+    comment_with_luck(loop, low, high, next_seeds(loop, 2))
+    idea = loop.text()
+    assert loop.submit("unclear")["experiment"]["verdict"] == "inconclusive"
+    loop.log()
+    loop.write({"train.py": idea})
+    assert loop.submit("once more", expect=4)["hint"] == "Try something else."

@@ -352,11 +352,9 @@ def test_the_open_experiment_is_the_undecided_one(ledger: Ledger, builder: Ledge
 def test_a_tree_is_recognized_within_its_epoch(ledger: Ledger, builder: LedgerBuilder) -> None:
     ledger.add_experiment(an_experiment(0, tree="same"))
     ledger.add_experiment(an_experiment(1, tree="same"))
-    found = ledger.experiment_with_tree("apr5", "same", epoch=1)
-    assert found is not None
-    assert found.number == 0
-    assert ledger.experiment_with_tree("apr5", "same", epoch=2) is None
-    assert ledger.experiment_with_tree("apr5", "other", epoch=1) is None
+    assert [each.number for each in ledger.experiments_with_tree("apr5", "same", epoch=1)] == [0, 1]
+    assert ledger.experiments_with_tree("apr5", "same", epoch=2) == []
+    assert ledger.experiments_with_tree("apr5", "other", epoch=1) == []
 
 
 def test_counts_and_misses_follow_the_decisions(ledger: Ledger, builder: LedgerBuilder) -> None:

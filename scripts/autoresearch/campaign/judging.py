@@ -137,7 +137,9 @@ def broken_constraint(oc: OpenCampaign, trials: Sequence[Trial]) -> str:
     if not oc.config.constraints:
         return ""
     baseline = oc.ledger.baseline(oc.tag, oc.campaign.epoch)
-    baseline_trials = [] if baseline is None else oc.ledger.trials(oc.tag, baseline.number)
+    # Filed with it may also be runs of other code: earlier attempts, and commits that a comparison named.
+    of_baseline = [] if baseline is None else oc.ledger.trials(oc.tag, baseline.number, attempt=baseline.attempt)
+    baseline_trials = [trial for trial in of_baseline if trial.purpose in DECIDING]
     for constraint in oc.config.constraints:
         value = _mean_of(constraint.name, oc.config, trials)
         reference = _mean_of(constraint.name, oc.config, baseline_trials)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from autoresearch.campaign.edit_check import check_sources
-from autoresearch.campaign.judging import MAX_INTERRUPTIONS
+from autoresearch.campaign.judging import MAX_INTERRUPTIONS, measured
 from autoresearch.campaign.memory import resemblances
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import Progress, bring_forward
@@ -30,7 +30,7 @@ from autoresearch.guard import (
     fingerprint_data,
     may_edit,
 )
-from autoresearch.ledger import Experiment, State, completed
+from autoresearch.ledger import Experiment, State
 from autoresearch.output import one_line
 from autoresearch.repo import Change
 
@@ -279,19 +279,22 @@ def _refuse_same_again(oc: OpenCampaign, experiment: Experiment, tree: str) -> N
 
 
 def refuse_tried(oc: OpenCampaign, tree: str, options: dict[str, Any]) -> None:
-    """The same files, arguments and environment were tried before: say which experiment and how it ended."""
-    earlier = oc.ledger.experiment_with_tree(oc.tag, tree, epoch=oc.campaign.epoch)
-    if earlier is None:
+    """The same files, arguments and environment were tried before: say which experiment and how the last one ended."""
+    same = [
+        each
+        for each in oc.ledger.experiments_with_tree(oc.tag, tree, epoch=oc.campaign.epoch)
+        if all(options[key] == (each.options.get(key) or {}) for key in ("arguments", "environment"))
+    ]
+    if not same:
         return
-    if any(options[key] != (earlier.options.get(key) or {}) for key in ("arguments", "environment")):
-        return
+    earlier = same[-1]
     if earlier.status is None:
         raise RefusedError(
             f"These files are being tried: experiment {earlier.number} ({one_line(earlier.description, 80)}) is open.",
             hint="python scripts/status.py",
             code="tried_already",
         )
-    runs = completed(oc.ledger.trials(oc.tag, earlier.number))
+    runs = measured(oc.ledger, earlier)
     if earlier.verdict == "inconclusive" and (options["seeds"] or 0) > len(runs):
         return
     declared = options["simplification"] and not earlier.options.get("simplification")
@@ -299,8 +302,10 @@ def refuse_tried(oc: OpenCampaign, tree: str, options: dict[str, Any]) -> None:
         return
     if earlier.reason.startswith(f"interrupted {MAX_INTERRUPTIONS}"):
         return
-    more = f" --seeds {len(runs) + 2}" if earlier.verdict == "inconclusive" else ""
-    again = f"To look closer at it: run_experiment.py{more}" if more else "Try something else."
+    again, most = "Try something else.", oc.config.keep.max_seeds
+    if earlier.verdict == "inconclusive" and len(runs) < most:
+        closer = f'python scripts/run_experiment.py -d "a closer look" --seeds {min(len(runs) + 2, most)}'
+        again = f"To look closer at it: {closer}"
     raise RefusedError(
         f"These files were tried already: experiment {earlier.number} ({one_line(earlier.description, 80)}), "
         f"{earlier.status}, {earlier.verdict or 'baseline'}.",

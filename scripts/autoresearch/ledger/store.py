@@ -211,9 +211,9 @@ class Ledger:
         """The epoch's baseline, whatever became of it."""
         return self._first("tag = ? AND epoch = ? AND incumbent IS NULL", (tag, epoch), "ORDER BY number DESC")
 
-    def experiment_with_tree(self, tag: str, tree: str, *, epoch: int) -> Experiment | None:
-        """An experiment of this epoch that already tried exactly these files."""
-        return self._first("tag = ? AND tree_sha = ? AND epoch = ?", (tag, tree, epoch))
+    def experiments_with_tree(self, tag: str, tree: str, *, epoch: int) -> list[Experiment]:
+        """The experiments of this epoch that already tried exactly these files, by number."""
+        return self._experiments("tag = ? AND tree_sha = ? AND epoch = ?", (tag, tree, epoch))
 
     def next_number(self, tag: str) -> int:
         row = self._db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM experiment WHERE tag = ?", (tag,)).fetchone()
