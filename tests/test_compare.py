@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -105,23 +106,45 @@ def test_claim_changes_nothing_that_the_loop_goes_by(loop: Loop) -> None:
     assert [each["trials"] for each in summary["kept"]] == [len(of_purpose(loop, *DECIDING)) - 3]
 
 
-def test_claim_that_was_killed_goes_on_with_the_same_seeds(loop: Loop) -> None:
+def start(loop: Loop, *arguments: str) -> subprocess.Popen[bytes]:
+    """Begin to compare baseline and best at five seeds."""
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "baseline", "best", "--seeds", "5", *arguments]
+    return subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(("flags", "arms"), [([], 2), (["--ablate"], 3)])
+def test_claim_that_was_killed_goes_on_with_the_same_seeds(loop: Loop, flags: list[str], arms: int) -> None:
     assert loop.experiment("A", A=1) == "keep"
-    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "baseline", "best", "--seeds", "5"]
-    compare = subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    compare = start(loop, *flags)
     try:
         eventually(lambda: len(begun := of_purpose(loop, Purpose.CLAIM)) >= 4 and begun[-1].handle)
     finally:
         os.kill(compare.pid, signal.SIGKILL)
         compare.communicate()
     begun = [(trial.commit, trial.seed) for trial in of_purpose(loop, Purpose.CLAIM)]
-    assert 4 <= len(begun) < 10
-    found = loop.call("compare", "baseline", "best", "--seeds", 5)
+    assert 4 <= len(begun) < 5 * arms
+    eventually(lambda: time.time() > int(loop.git("log", "-1", "--format=%ct", begun[-1][0])) + 1)
+    found = loop.call("compare", "baseline", "best", "--seeds", 5, *flags)
     ended = [(trial.commit, trial.seed) for trial in of_purpose(loop, Purpose.CLAIM)]
     assert ended[: len(begun)] == begun
-    assert len(ended) == len(set(ended)) == 10
+    assert len(ended) == len(set(ended)) == 5 * arms
     assert found["claim"]["word"] == "confirmed"
     assert {seed for _, seed in begun} <= set(found["seeds"])
+
+
+def test_retest_that_ends_during_a_claim_counts(tmp_path: Path, run_script: RunScript) -> None:
+    config = f"{CONFIG}keep: {{retest_every: 1}}\n"
+    loop = make_noisy_loop(tmp_path / "project", run_script, worth={"A": 8.0}, config=config)
+    assert loop.experiment("A", A=1) == "keep"
+    loop.submit("worse", A=-1)
+    with loop.holding():
+        assert loop.log()["retest_started"]
+        compare = start(loop)
+        eventually(lambda: (campaign := loop.campaign(TAG)) and campaign.claim)
+    compare.communicate()
+    assert compare.returncode == 0
+    assert [trial.seed for trial in of_purpose(loop, Purpose.RETEST)] == [rule(loop).fresh_seed - 1]
+    assert not rule(loop).retest_due
 
 
 def test_a_second_claim_takes_new_seeds_and_the_test_set_is_seen_once(tmp_path: Path, run_script: RunScript) -> None:

@@ -58,6 +58,58 @@ def test_kept_arguments_and_environment_are_inherited(tmp_path: Path, run_script
     assert loop.look()["incumbent"]["metric"] == pytest.approx(1.2)
 
 
+# What an argument is worth depends on the others; WIDTH costs.
+WITH_ARGUMENTS = """\
+import sys
+
+LR = 4
+WIDTH = 1
+given = dict(zip(sys.argv[1::2], map(float, sys.argv[2::2])))
+print(f"val_bpb: {1 + WIDTH - given.get('--lr', 0) - given.get('--wd', 0) * given.get('--lr', -1)}")
+"""
+
+
+def test_point_is_tried_anew_once_the_incumbent_has_other_arguments(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": WITH_ARGUMENTS})
+    assert statuses(sweep(loop, "--arg", "wd=0.1")) == [("sweep: --wd=0.1", "discard", False)]
+    assert statuses(sweep(loop, "--arg", "wd=0.1")) == [("sweep: --wd=0.1", "discard", True)]
+    assert statuses(sweep(loop, "--arg", "lr=0.5")) == [("sweep: --lr=0.5", "keep", False)]
+    assert statuses(sweep(loop, "--arg", "wd=0.1")) == [("sweep: --wd=0.1", "keep", False)]
+
+
+def test_files_tried_on_todays_arguments_are_refused_whatever_came_before(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": WITH_ARGUMENTS})
+    loop.baseline()
+    assert loop.experiment("wide", WIDTH=2) == "discard"
+    sweep(loop, "--arg", "lr=0.5")
+    assert loop.experiment("wide, at the new rate", WIDTH=2) == "discard"
+    refused = loop.submit("wide, once more", expect=4, WIDTH=2)
+    assert "experiment 3 (wide, at the new rate)" in refused["message"]
+
+
+def test_ablation_takes_out_an_argument_and_leaves_those_of_others(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": WITH_ARGUMENTS})
+    loop.baseline()
+    assert loop.experiment("narrow", WIDTH=0.5) == "keep"
+    sweep(loop, "--arg", "lr=0.25")
+    found = loop.call("compare", "baseline", "best", "--seeds", 5, "--ablate")
+    assert found["not_separable"] == []
+    gains = {each["name"]: each["claim"]["gain"] for each in found["contributions"]}
+    assert gains == {"experiment 1 (narrow)": 0.5, "experiment 2 (sweep: --lr=0.25)": 0.25}
+
+
+def test_argument_that_a_later_keep_has_changed_again_is_not_separable(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": WITH_ARGUMENTS})
+    sweep(loop, "--arg", "lr=0.25,0.5")
+    found = loop.call("compare", "baseline", "best", "--seeds", 5, "--ablate")
+    assert found["not_separable"] == ["experiment 1 (sweep: --lr=0.25)"]
+    assert [(each["name"], each["claim"]["gain"]) for each in found["contributions"]] == [
+        ("experiment 2 (sweep: --lr=0.5)", 0.25)
+    ]
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_sampler_draws_whole_numbers_and_resumes(loop: Loop, sampler: str) -> None:
     command = ["--set", "LR=10:40", "--sampler", sampler, "--sampler-seed", "3", "--max-trials"]

@@ -363,11 +363,11 @@ class Repo:
             tree = self._run("write-tree", env=env).strip()
         return self.commit_tree(tree, parent, message)
 
-    def commit_texts(self, parent: str, texts: Mapping[str, str], message: str) -> str:
+    def commit_texts(self, parent: str, texts: Mapping[str, str], message: str, *, at: datetime | None = None) -> str:
         """Make a commit on ``parent`` in which the existing files ``texts`` (by path) hold those texts instead."""
         modes = {path: entry.split(",")[0] for path, entry in self.entries(parent, list(texts)).items()}
         entries = {path: f"{modes[path]},{self.write_blob(text)}" for path, text in texts.items()}
-        return self.commit_entries(parent, entries, message)
+        return self.commit_entries(parent, entries, message, at=at)
 
     def commit_entries(
         self, parent: str, entries: Mapping[str, str | None], message: str, *, at: datetime | None = None

@@ -10,13 +10,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from autoresearch.campaign.notices import tell_claim
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
-from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward
+from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward, collect
 from autoresearch.campaign.run import check_head
-from autoresearch.campaign.trials import collect_trials, launch_trial
+from autoresearch.campaign.trials import launch_trial, own_settings
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, Purpose, Status, Trial
@@ -174,17 +175,46 @@ def _ablations(oc: OpenCampaign) -> tuple[list[Arm], list[str]]:
             if not each.is_baseline]  # fmt: skip
     arms, stuck = [], []
     for each in kept:
-        commit = _without(oc, incumbent.commit, each)
+        without = _without(oc, incumbent, each)
         name = f"experiment {each.number} ({each.description[:60]})"
-        if commit is None:
+        if without is None:
             stuck.append(name)
         else:
-            oc.repo.set_ref(oc.ref("ablations", each.number), commit)
-            arms.append(Arm(name=name, experiment=dataclasses.replace(each, commit=commit)))
+            oc.repo.set_ref(oc.ref("ablations", each.number), without.commit)
+            arms.append(Arm(name=name, experiment=without))
     return arms, stuck
 
 
-def _without(oc: OpenCampaign, commit: str, kept: Experiment) -> str | None:
+def _without(oc: OpenCampaign, incumbent: Experiment, kept: Experiment) -> Experiment | None:
+    """``kept`` with the incumbent's code and settings less its own; None where these cannot be taken out alone."""
+    settings = _settings_without(oc, incumbent, kept)
+    texts = _texts_without(oc, incumbent.commit, kept)
+    if settings is None or texts is None:
+        return None
+    if not texts and all(settings[key] == (incumbent.options.get(key) or {}) for key in settings):
+        return None
+    # Dated by the decision: a comparison that goes on after a kill makes the same commit again.
+    at = datetime.fromisoformat(kept.decided_at or kept.created_at)
+    message = f"ablation: without experiment {kept.number}"
+    commit = oc.repo.commit_texts(incumbent.commit, texts, message, at=at)
+    return dataclasses.replace(kept, commit=commit, options={**kept.options, **settings})
+
+
+def _settings_without(oc: OpenCampaign, incumbent: Experiment, kept: Experiment) -> dict[str, dict[str, str]] | None:
+    base = None if kept.incumbent is None else oc.ledger.experiment(oc.tag, kept.incumbent)
+    settings: dict[str, dict[str, str]] = {}
+    for key, own in own_settings(kept, base).items():
+        settings[key] = dict(incumbent.options.get(key) or {})
+        before: dict[str, str] = {} if base is None else base.options.get(key) or {}
+        for name, value in own.items():
+            if settings[key].pop(name, None) != value:  # a later keep has given it another
+                return None
+            if name in before:
+                settings[key][name] = before[name]
+    return settings
+
+
+def _texts_without(oc: OpenCampaign, commit: str, kept: Experiment) -> dict[str, str] | None:
     texts: dict[str, str] = {}
     for path in oc.repo.changed_paths(kept.parent, kept.commit):
         if not may_edit(path, oc.config):
@@ -196,7 +226,7 @@ def _without(oc: OpenCampaign, commit: str, kept: Experiment) -> str | None:
         if merged is None:
             return None
         texts[path] = merged
-    return oc.repo.commit_texts(commit, texts, f"ablation: without experiment {kept.number}") if texts else None
+    return texts
 
 
 def _plan(oc: OpenCampaign, arms: Sequence[Arm], seeds: int) -> list[int]:
@@ -219,7 +249,7 @@ def _run(project: Path, tag: str, arm: Arm, seed: int, *, purpose: Purpose, tell
     """The arm's trial at ``seed``: the one on record, or a new one, waited for."""
     while True:
         with open_campaign(project, tag) as oc:
-            collect_trials(oc)
+            collect(oc)
             mine = [
                 trial
                 for trial in oc.ledger.trials(oc.tag, arm.experiment.number)

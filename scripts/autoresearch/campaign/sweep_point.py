@@ -175,8 +175,13 @@ def _earlier(oc: OpenCampaign, axes: Sequence[Axis], point: Point, description: 
 
 def is_point(oc: OpenCampaign, experiment: Experiment, axes: Sequence[Axis], point: Point) -> bool:
     """Whether ``experiment`` is today's incumbent with the point's values, and nothing else."""
+    incumbent = oc.ledger.incumbent(oc.tag)
+    assert incumbent is not None, "the baseline is measured"
+    for kind, settings in ((Kind.ARG, experiment_arguments), (Kind.ENV, experiment_environment)):
+        if settings(experiment) != {**settings(incumbent), **_options(axes, point, kind)}:
+            return False
     texts = _texts(oc, axes, point)
-    others = set(oc.repo.changed_paths(incumbent_commit(oc), experiment.commit)) - set(texts)
+    others = set(oc.repo.changed_paths(incumbent.commit, experiment.commit)) - set(texts)
     return not others and all(oc.repo.text(experiment.commit, path) == text for path, text in texts.items())
 
 
