@@ -186,6 +186,22 @@ def test_protected_file_that_the_agent_committed_is_refused(loop: Loop) -> None:
     assert len(loop.rows) == 1
     subprocess.run(error["message"].split("Undo: ")[1], shell=True, check=True)
     assert loop.submit("honest")["experiment"]["metric"] == 1.005
+    assert loop.git("diff", "--name-only", "main", loop.tip(), "--", "*.py") == "train.py"
+
+
+def test_what_the_agent_committed_and_took_back_is_not_in_the_experiment(
+    tmp_path: Path, run_script: RunScript
+) -> None:
+    config = CONFIG.replace("edit: [train.py]", "edit: [train.py, width.py]")
+    loop = make_loop(tmp_path / "project", run_script, config=config, files={"width.py": "WIDTH = 1\n"})
+    loop.baseline()
+    start = loop.tip()
+    loop.commit({"width.py": "WIDTH = 2\n", "train.py": TRAIN.replace("LR = 4", "LR = 8")})
+    loop.git("restore", f"--source={start}", "--", "width.py")
+    loop.submit("faster")
+    assert loop.git("show", f"{loop.tip()}:width.py") == "WIDTH = 1"
+    assert loop.log()["experiment"]["status"] == "keep"
+    assert loop.status() == ""
 
 
 def test_protected_file_comes_from_the_base_even_if_it_changes_while_a_trial_waits(loop: Loop) -> None:
@@ -534,6 +550,16 @@ def test_revert_brings_the_incumbent_back_once_and_saves_the_edit(loop: Loop) ->
         first, *_, last = loop.run("revert", *flags, cwd=loop.folder).stdout.splitlines()
         assert first.startswith("nothing to revert: the files are those of commit")
         assert "run_experiment.py" in last
+
+
+def test_revert_brings_a_renamed_file_back_under_its_name(tmp_path: Path, run_script: RunScript) -> None:
+    config = CONFIG.replace("edit: [train.py]", "edit: [train.py, src]")
+    loop = make_loop(tmp_path / "project", run_script, config=config, files={"src/a.py": "A = 1\nB = 2\n"})
+    loop.baseline()
+    loop.git("mv", "src/a.py", "src/b.py")
+    assert loop.call("revert")["restored"] == ["src/a.py", "src/b.py"]
+    assert loop.status() == ""
+    assert loop.call("revert")["changed"] is False
 
 
 def test_revert_to_an_earlier_experiment_takes_later_keeps_back(loop: Loop) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from autoresearch.campaign.memo import render_memo
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import bring_forward
-from autoresearch.campaign.run import check_head
+from autoresearch.campaign.run import check_head, edited_paths
 from autoresearch.campaign.settle import experiment_on_branch, incumbent_commit, plan_move, save_work, settle
 from autoresearch.errors import NeedsHumanError, NoCampaignError, RefusedError, StillRunningError
 from autoresearch.guard import may_edit
@@ -62,9 +62,7 @@ def revert(oc: OpenCampaign, to: int | None = None, *, dry_run: bool = False) ->
             f"git reset --keep {tip[:7]}",
             code="head_not_recorded",
         )
-    dirty = sorted(
-        change.path for change in oc.repo.changes(tip) if change.tracked and may_edit(change.path, oc.config)
-    )
+    dirty = edited_paths(oc, [change for change in oc.repo.changes(tip) if change.tracked])
     target = _target(oc, to)
     moved = sorted({*dirty, *(path for path in oc.repo.changed_paths(tip, target) if may_edit(path, oc.config))})
     if dry_run or not (moved or taken_back):

@@ -190,7 +190,7 @@ def _prepare_edit(
     if measured:
         notes += check_sources(oc, paths, parent=parent, commit=None, options=options, beside=incumbent)
     description = request.description or _default_description(oc, parent, open_experiment)
-    commit = _commit(oc, parent, paths, description)
+    commit = _commit(oc, parent, changes, description)
     tree = oc.repo.tree_of(commit)
     if open_experiment is not None:
         _refuse_same_again(oc, open_experiment, tree)
@@ -251,15 +251,22 @@ def no_description() -> UsageError:
     )
 
 
-def _commit(oc: OpenCampaign, parent: str, paths: list[str], description: str) -> str:
-    """The commit to try: the agent's own if it committed everything itself, else one made on the incumbent."""
+def _commit(oc: OpenCampaign, parent: str, changes: Sequence[Change], description: str) -> str:
+    """The commit to try: the agent's own if it committed everything itself, else one made on the incumbent.
+
+    What the agent has committed of other files and taken back in the work tree is taken back in the commit too.
+    """
     head = oc.repo.head().commit
     assert head is not None, "the campaign's branch has commits"
     open_experiment = oc.ledger.open_experiment(oc.tag)
     recorded = {parent} if open_experiment is None else {parent, open_experiment.commit}
     on = parent if head in recorded else head
-    if on == head != parent and not any(may_edit(change.path, oc.config) for change in oc.repo.changes(head)):
+    differing = {path for change in changes for path in (change.path, change.old_path)}
+    taken_back = {path for path in oc.repo.changed_paths(parent, on) if path not in differing}
+    committed = on == head != parent and not taken_back
+    if committed and not any(may_edit(change.path, oc.config) for change in oc.repo.changes(head)):
         return head
+    paths = sorted({*edited_paths(oc, changes), *taken_back})
     return oc.repo.commit_paths(on, paths, f"experiment: {one_line(description)}")
 
 
