@@ -15,7 +15,9 @@ from tests.loop_bench import CONFIG, PROJECT, Loop
 
 from autoresearch.agents.night import Options
 from autoresearch.agents.team import Member, join, recover_worktree
-from autoresearch.errors import RefusedError
+from autoresearch.campaign import progress
+from autoresearch.errors import MachineError, RefusedError
+from autoresearch.ledger import Trial
 from autoresearch.repo import Repo
 
 # Two places to change, far enough apart to be merged.
@@ -120,6 +122,22 @@ def test_an_edit_that_has_not_been_run_is_not_overwritten(pair: Pair) -> None:
     refused = pair.second.call("run_experiment", "--adopt", "s-a0/1", expect=4)
     assert "train.py" in refused["message"]
     assert "BONUS = 1" in pair.second.text()
+
+
+def test_adopted_files_stay_where_the_trial_could_not_be_started(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair.first.experiment("twice the learning rate", LR=8)
+
+    def launch(*_: object) -> Trial:
+        raise MachineError("No space left on device.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(progress, "launch_trial", launch)
+        pair.second.call("run_experiment", "--adopt", "s-a0/1", expect=5)
+    assert pair.second.status() == ""
+    assert "LR = 8" in pair.second.text()
+    assert pair.second.look("--wait", 30)["experiment"]["verdict"] == "better"
+    assert pair.second.log()["experiment"]["status"] == "keep"
+    assert pair.second.status() == ""
 
 
 def test_the_same_edit_by_hand_is_known(pair: Pair) -> None:

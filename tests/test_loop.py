@@ -189,9 +189,7 @@ def test_protected_file_that_the_agent_committed_is_refused(loop: Loop) -> None:
     assert loop.git("diff", "--name-only", "main", loop.tip(), "--", "*.py") == "train.py"
 
 
-def test_what_the_agent_committed_and_took_back_is_not_in_the_experiment(
-    tmp_path: Path, run_script: RunScript
-) -> None:
+def test_what_the_agent_committed_and_took_back_is_not_in_the_experiment(tmp_path: Path, run_script: RunScript) -> None:
     config = CONFIG.replace("edit: [train.py]", "edit: [train.py, width.py]")
     loop = make_loop(tmp_path / "project", run_script, config=config, files={"width.py": "WIDTH = 1\n"})
     loop.baseline()

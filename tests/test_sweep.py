@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import Loop, make_loop
+from tests.loop_bench import CONFIG, Loop, make_loop
 from tests.sweep_bench import assert_clean, start, statuses, sweep
 from tests.trial_bench import eventually
 
+from autoresearch.campaign import progress
 from autoresearch.campaign.points import Kind, literals, locate, parse_axis, random_points, replace
 from autoresearch.campaign.tpe import Tpe
-from autoresearch.errors import UsageError
+from autoresearch.errors import MachineError, UsageError
+from autoresearch.ledger import Trial
 
 
 @pytest.fixture
@@ -148,6 +151,20 @@ def test_bad_input_is_told_before_anything_changes(loop: Loop, arguments: tuple[
     assert loop.trials() == []
 
 
+def test_command_that_drops_edits_of_many_kinds_works_as_it_is_told(tmp_path: Path, run_script: RunScript) -> None:
+    files = {"src/my model.py": "A = 1\nB = 2\n", "src/old.py": "C = 3\nD = 4\n"}
+    config = CONFIG.replace("edit: [train.py]", "edit: [train.py, src]")
+    loop = make_loop(tmp_path / "project", run_script, config=config, files=files)
+    loop.write({"src/my model.py": "A = 2\nB = 2\n", "src/new file.py": "E = 5\n"})
+    loop.git("mv", "src/old.py", "src/renamed.py")
+    loop.git("add", "src/my model.py")
+    hint = sweep(loop, "--set", "LR=8", expect=4)["hint"]
+    drop, move = hint.split("drop them: ")[1].removesuffix(")").split("; ")
+    subprocess.run(drop, shell=True, check=True)
+    assert move == "move src/new file.py away"
+    assert loop.status() == '?? "src/new file.py"'
+
+
 def test_edits_in_the_work_tree_are_refused(loop: Loop) -> None:
     loop.edit(LR=5)
     assert "train.py" in sweep(loop, "--set", "LR=2", expect=4)["hint"]
@@ -166,6 +183,24 @@ def test_interrupted_sweep_leaves_a_clean_campaign_and_goes_on(loop: Loop, numbe
     assert_clean(loop)
     assert loop.rows[-1][3] == "crash"
     assert [status for _, status, _ in statuses(sweep(loop, "--set", "LR=8,2"))] == ["keep", "discard"]
+    assert_clean(loop)
+
+
+def test_sweep_whose_trial_could_not_be_started_is_finished_by_the_same_command(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop.baseline()
+
+    def launch(*_: object) -> Trial:
+        raise MachineError("No space left on device.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(progress, "launch_trial", launch)
+        sweep(loop, "--set", "LR=8", expect=5)
+    assert statuses(sweep(loop, "--set", "LR=8,2")) == [
+        ("sweep: LR=8", "keep", True),
+        ("sweep: LR=2", "discard", False),
+    ]
     assert_clean(loop)
 
 

@@ -14,7 +14,7 @@ from autoresearch.campaign.memory import campaigns_of
 from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.progress import bring_forward
 from autoresearch.campaign.run import Request, Submission, check_head, submit
-from autoresearch.campaign.settle import incumbent_commit
+from autoresearch.campaign.settle import incumbent_commit, recorded_tip
 from autoresearch.campaign.transplant import ConflictError, transplant
 from autoresearch.campaign.trials import own_settings
 from autoresearch.errors import RefusedError, UsageError
@@ -71,8 +71,8 @@ def adopt(oc: OpenCampaign, reference: str, request: Request, *, dry_run: bool =
         submission = submit(oc, request, dry_run=dry_run)
         is_submitted = not dry_run
     finally:
-        if not is_submitted:
-            oc.repo.restore(onto, list(entries))
+        if not is_submitted:  # unless it is on record already, and only its trial could not be started
+            oc.repo.restore(recorded_tip(oc), list(entries))
     return submission
 
 
@@ -105,11 +105,14 @@ def _find(oc: OpenCampaign, reference: str) -> Experiment:
 
 
 def _refuse_edits(oc: OpenCampaign, onto: str) -> None:
-    edited = [change.path for change in oc.repo.changes(onto) if may_edit(change.path, oc.config)]
+    changes = [change for change in oc.repo.changes(onto) if may_edit(change.path, oc.config)]
+    edited = [change.path for change in changes]
     if edited:
+        is_new = any(not change.tracked for change in changes)
         raise RefusedError(
             f"There is an edit that has not been run: {', '.join(edited[:NAMED_AT_MOST])}.",
-            hint="Run it first, or drop it: python scripts/revert.py",
+            hint="Run it first, or drop it: python scripts/revert.py"
+            + ("; that leaves new files, so move them away" if is_new else ""),
             code="edited",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.points import SWEEP, Axis, Kind, Point, describe, locate
 from autoresearch.campaign.progress import bring_forward, wait_for_trial
 from autoresearch.campaign.rebase import texts_with
-from autoresearch.campaign.run import Request, submit
+from autoresearch.campaign.run import Request, edited_paths, submit
 from autoresearch.campaign.settle import incumbent_commit, recorded_tip
 from autoresearch.campaign.trials import experiment_arguments, experiment_environment
 from autoresearch.errors import AutoresearchError, RefusedError
@@ -114,7 +115,7 @@ def _submit(oc: OpenCampaign, request: Request, constants: Mapping[str, Mapping[
     try:
         return submit(oc, request).experiment.number
     except AutoresearchError:
-        oc.repo.restore(incumbent_commit(oc), list(constants))
+        oc.repo.restore(recorded_tip(oc), list(constants))  # the incumbent, unless the point is on record already
         raise
 
 
@@ -248,9 +249,17 @@ def refuse_edits(oc: OpenCampaign, commit: str) -> None:
         raise RefusedError(
             f"{', '.join(foreign)} has edits that are not the incumbent's; a sweep would mix with them.",
             hint='Run them first: python scripts/run_experiment.py -d "the idea" '
-            f"(or drop them: git restore -- {' '.join(foreign)})",
+            f"(or drop them: {_how_to_drop(oc, commit, foreign)})",
             code="uncommitted_edits",
         )
+
+
+def _how_to_drop(oc: OpenCampaign, commit: str, foreign: Sequence[str]) -> str:
+    changes = [change for change in oc.repo.changes(commit) if change.path in foreign]
+    known = edited_paths(oc, [change for change in changes if change.tracked])
+    new = [change.path for change in changes if not change.tracked]
+    ways = [f"git restore --source={commit[:7]} --staged --worktree -- {shlex.join(known)}"] if known else []
+    return "; ".join([*ways, *([f"move {', '.join(new)} away"] if new else [])])
 
 
 def clear_work_tree(oc: OpenCampaign) -> None:
