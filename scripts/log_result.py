@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
-from autoresearch.output import Parser, Result, run_script
+from autoresearch.output import Parser, Result, as_text, run_script
 
 EXAMPLES = """\
   python scripts/log_result.py
@@ -43,7 +43,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--status", choices=("auto", "keep", "discard", "crash"), default="auto", help="default: as the verdict says"
     )
-    parser.add_argument("--note", default="", help="what was learned; kept with the experiment")
+    parser.add_argument("--note", type=as_text, default="", help="what was learned; kept with the experiment")
     parser.add_argument(
         "--simplification", action="store_true", help="keep an equivalent result that deletes more lines than it adds"
     )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 from tests.conftest import RunScript
 from tests.loop_bench import CONFIG, PROJECT, Loop
+from tests.sweep_bench import sweep
 
 from autoresearch.agents.night import Options
 from autoresearch.agents.team import Member, join, recover_worktree
@@ -35,11 +36,11 @@ class Pair(NamedTuple):
     second: Loop
 
 
-def make_pair(folder: Path, run: RunScript, *, measured: int = 2) -> Pair:
+def make_pair(folder: Path, run: RunScript, *, measured: int = 2, train: str = TRAIN) -> Pair:
     """A repository and in it two campaigns, ``s-a0`` and ``s-a1``; the first ``measured`` have their baseline."""
     project = folder / "project"
     project.mkdir()
-    for name, text in {**PROJECT, "train.py": TRAIN, "autoresearch.yaml": CONFIG}.items():
+    for name, text in {**PROJECT, "train.py": train, "autoresearch.yaml": CONFIG}.items():
         (project / name).write_text(text, encoding="utf-8")
     for command in ("init -q -b main", "add .", "commit -q -m Start"):
         subprocess.run(["git", *command.split()], cwd=project, check=True)
@@ -88,6 +89,21 @@ def test_an_adopted_idea_is_measured_on_its_new_base(pair: Pair) -> None:
     assert "--adopt s-a1/1" in pair.first.run("status", cwd=pair.first.folder).stdout
     refused = pair.second.call("run_experiment", "--adopt", "s-a0/1", expect=4)
     assert "in the files already" in refused["message"]
+
+
+def test_second_attempt_of_an_adopted_idea_keeps_its_arguments(tmp_path: Path, run_script: RunScript) -> None:
+    bonus = TRAIN.replace("BONUS = 0", "BONUS = len(sys.argv)").replace("import prepare", "import os, sys, prepare")
+    crash = 'if os.path.exists(os.environ.get("TOY_CRASH", "")):\n    raise RuntimeError("not today")\n'
+    pair = make_pair(tmp_path, run_script, train=bonus.replace("\nLR", f"\n{crash}LR"))
+    assert sweep(pair.first, "--arg", "bonus=1")["points"][0]["status"] == "keep"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOY_CRASH", str(tmp_path))
+        pair.second.call("run_experiment", "--adopt", "s-a0/1")
+    pair.second.write({"train.py": pair.second.text().replace("\nLR", "\n\nLR")})
+    shown = pair.second.submit()["experiment"]
+    assert shown["attempt"] == 2
+    assert pair.second.log()["experiment"]["options"]["arguments"] == {"bonus": "1"}
+    assert pair.second.look()["incumbent"]["metric"] == pytest.approx(0.9979 - 0.03)
 
 
 def test_a_change_that_does_not_fit_is_refused_and_leaves_nothing(pair: Pair) -> None:

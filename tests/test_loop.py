@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,14 @@ def test_description_becomes_one_line_and_keeps_its_letters(loop: Loop) -> None:
     assert "\x1b" not in description
     assert len(loop.rows) == 2
     assert loop.git("log", "-1", "--format=%s").startswith("experiment: tab here, newline 自主研究")
+
+
+def test_description_and_note_may_hold_bytes_that_are_no_utf_8(loop: Loop) -> None:
+    latin = os.fsdecode(b"caf\xe9")
+    loop.submit(latin, LR=8)
+    logged = loop.run("log_result", "--note", latin, cwd=loop.folder)
+    assert logged.returncode == 0, logged.stderr
+    assert loop.rows[-1][4] == "caf\ufffd"
 
 
 def test_description_of_blanks_is_none(loop: Loop) -> None:
@@ -475,6 +484,15 @@ def test_crash_is_mended_as_the_same_experiment(loop: Loop) -> None:
     assert (mended["number"], mended["attempt"], mended["description"]) == (1, 2, "faster and wider")
     assert loop.log()["experiment"]["status"] == "keep"
     assert [row[1] for row in loop.rows] == ["0.997900", "0.993200"]
+
+
+def test_second_attempt_is_asked_for_what_the_first_was(loop: Loop) -> None:
+    shorter = TRAIN.replace("# A comment that\n# may be\n# deleted.\n", "")
+    loop.write({"train.py": shorter.replace("import prepare", "import prepaer")})
+    loop.submit("fewer lines", "--simplification", "--seeds", 2)
+    loop.write({"train.py": shorter})
+    assert loop.submit()["experiment"]["seeds"] == {"1": 0.9979, "2": 0.9979}
+    assert loop.log()["experiment"]["status"] == "keep"
 
 
 def test_baseline_that_fails_is_mended(tmp_path: Path, run_script: RunScript) -> None:

@@ -193,6 +193,11 @@ def jsonable(value: Any) -> Any:
     return value
 
 
+def as_text(argument: str) -> str:
+    """An argument that people read, such as a description; bytes in it that are not UTF-8 are replaced."""
+    return argument.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def one_line(text: str, width: int = 10_000) -> str:
     """``text`` without tabs, newlines and control characters, cut to ``width`` characters."""
     clean = text

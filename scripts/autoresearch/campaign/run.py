@@ -186,7 +186,9 @@ def _prepare_edit(
     changes = oc.repo.changes(parent)
     notes = check_paths(changes, oc.config, tolerated=unchanged_own_files(oc), base=parent)
     paths = edited_paths(oc, changes)
-    options = request_options(request, incumbent)
+    options = request_options(request, open_experiment or incumbent)
+    if open_experiment is not None:
+        options = _as_first_attempt(options, open_experiment.options)
     if measured:
         notes += check_sources(oc, paths, parent=parent, commit=None, options=options, beside=incumbent)
     description = request.description or _default_description(oc, parent, open_experiment)
@@ -220,10 +222,10 @@ def edited_paths(oc: OpenCampaign, changes: Sequence[Change]) -> list[str]:
     return sorted({path for change in edited for path in (change.path, change.old_path) if path})
 
 
-def request_options(request: Request, incumbent: Experiment | None) -> dict[str, Any]:
-    """What the ledger keeps of a request; arguments and environment of the incumbent are inherited."""
-    arguments = {} if incumbent is None else experiment_arguments(incumbent)
-    environment = {} if incumbent is None else experiment_environment(incumbent)
+def request_options(request: Request, base: Experiment | None) -> dict[str, Any]:
+    """What the ledger keeps of a request; arguments and environment of the ``base`` are inherited."""
+    arguments = {} if base is None else experiment_arguments(base)
+    environment = {} if base is None else experiment_environment(base)
     return {
         "seeds": request.seeds,
         "prune": request.prune,
@@ -231,6 +233,17 @@ def request_options(request: Request, incumbent: Experiment | None) -> dict[str,
         "arguments": {**arguments, **request.arguments},
         "environment": {**environment, **request.environment},
         **({"adopted": request.adopted} if request.adopted else {}),
+    }
+
+
+def _as_first_attempt(options: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """The ``options`` of a second attempt, with what was asked for at the ``first``: it is the same experiment."""
+    return {
+        **first,
+        **options,
+        "seeds": options["seeds"] or first.get("seeds"),
+        "prune": options["prune"] and first.get("prune", True),
+        "simplification": options["simplification"] or bool(first.get("simplification")),
     }
 
 
