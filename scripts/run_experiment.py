@@ -44,7 +44,9 @@ def build_parser() -> Parser:
     parser = Parser((__doc__ or "").strip(), EXAMPLES)
     parser.add_argument("--tag", help="the campaign (default: the checked-out branch's)")
     parser.add_argument("-d", "--description", type=as_text, default="", help="the idea in a sentence")
-    parser.add_argument("--family", type=as_text, default="", help="the kind of idea: optimizer, architecture, schedule, data, …")
+    parser.add_argument(
+        "--family", type=as_text, default="", help="the kind of idea: optimizer, architecture, schedule, data, …"
+    )
     parser.add_argument("--seeds", type=int, metavar="N", help="at least N trials before a verdict")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--adopt", metavar="TAG/N", help="merge in what another campaign has kept, and measure it here")

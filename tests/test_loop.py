@@ -435,6 +435,25 @@ def test_edit_made_while_a_trial_runs_outlives_its_discard(loop: Loop) -> None:
     assert loop.git("diff", "--stat", "--cached") == ""
 
 
+def test_line_ends_that_git_converts_are_no_edit(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={".gitattributes": "*.py text eol=crlf\n"})
+    loop.baseline()
+    train = loop.folder / "train.py"
+    loop.git("rm", "-q", "--cached", "train.py")
+    loop.git("reset", "-q", "--hard")
+    start = train.read_bytes()
+    assert b"LR = 4\r\n" in start
+    train.write_bytes(start.replace(b"LR = 4", b"LR = 2"))
+    loop.submit("slower")
+    assert loop.log()["told"] == []
+    assert train.read_bytes() == start
+    train.write_bytes(start.replace(b"LR = 4", b"LR = 150"))
+    loop.submit("slower, too")
+    train.write_bytes(train.read_bytes().replace(b"# deleted.", b"# removed."))
+    assert "keeps your newer edit" in loop.log()["told"][0]
+    assert train.read_bytes() == start.replace(b"# deleted.", b"# removed.")
+
+
 def test_edit_that_conflicts_with_the_discard_is_saved_at_a_ref(loop: Loop) -> None:
     with loop.holding():
         loop.submit("slower", "--wait", 0, expect=10, LR=2)

@@ -17,6 +17,8 @@ from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment
 from autoresearch.merge import merge_texts
 
+SAVED = "autoresearch: work saved before a revert"  # the message of commits that no branch ever sees
+
 
 def plan_move(oc: OpenCampaign, *, source: str, target: str, discarded: dict[int, str], keep: int | None) -> None:
     """Write down, within the caller's transaction, that the branch has to go from ``source`` to ``target``."""
@@ -115,6 +117,8 @@ def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:
     for path in differing_paths(oc, source, target):
         mine = _read(oc.repo.project / path)
         old, new = oc.repo.text(source, path), oc.repo.text(target, path)
+        if mine not in (None, old, new):
+            mine = _as_stored(oc, source, path)
         if mine == new:
             continue
         if mine == old or mine is None:
@@ -124,7 +128,7 @@ def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:
         if merged is None:
             conflicts.append(path)
         elif merged != mine:
-            (oc.repo.project / path).write_bytes(merged.encode("utf-8", "surrogateescape"))
+            oc.repo.restore(oc.repo.commit_texts(source, {path: merged}, SAVED), [path])
             told.append(f"{path} keeps your newer edit, on the code of {target[:7]}")
     if conflicts:
         ref = save_work(oc, source, conflicts)
@@ -136,7 +140,7 @@ def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:
 
 def save_work(oc: OpenCampaign, parent: str, paths: list[str]) -> str:
     """Keep ``paths`` as they lie in the work tree as a commit at a ref of its own; returns the ref."""
-    commit = oc.repo.commit_paths(parent, paths, "autoresearch: work saved before a revert")
+    commit = oc.repo.commit_paths(parent, paths, SAVED)
     ref = oc.ref("saved", commit[:12])
     oc.repo.set_ref(ref, commit)
     return ref
@@ -231,6 +235,11 @@ def incumbent_commit(oc: OpenCampaign) -> str:
     if incumbent is None or incumbent.epoch != oc.campaign.epoch:
         return oc.campaign.base_commit
     return incumbent.commit
+
+
+def _as_stored(oc: OpenCampaign, parent: str, path: str) -> str | None:
+    """The file as git would store it, whose line ends may be others than those in the work tree."""
+    return oc.repo.text(oc.repo.commit_paths(parent, [path], SAVED), path)
 
 
 def _read(path: Path) -> str | None:
