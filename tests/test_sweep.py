@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import CONFIG, Loop, make_loop
+from tests.loop_bench import CONFIG, TRAIN, Loop, make_loop
 from tests.sweep_bench import assert_clean, start, statuses, sweep
 from tests.trial_bench import eventually
 
@@ -90,6 +90,26 @@ def test_files_tried_on_todays_arguments_are_refused_whatever_came_before(
     assert loop.experiment("wide, at the new rate", WIDTH=2) == "discard"
     refused = loop.submit("wide, once more", expect=4, WIDTH=2)
     assert "experiment 3 (wide, at the new rate)" in refused["message"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "metric", "told"),
+    [
+        (["--budget", "20"], 1.5, "the new baseline runs with lr=0.5 of experiment 1"),
+        (["--command", "python3 train.py --lr 0.25"], 1.75, "without lr=0.5 of experiment 1"),
+    ],
+)
+def test_new_epoch_goes_on_with_kept_arguments_unless_its_command_is_new(
+    tmp_path: Path, run_script: RunScript, flags: list[str], metric: float, told: str
+) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": WITH_ARGUMENTS})
+    sweep(loop, "--arg", "lr=0.5")
+    assert told in loop.call("setup_campaign", "--reconfigure", *flags)["notes"][0]
+    loop.call("setup_campaign", "--reconfigure", "--budget", 30)
+    loop.baseline()
+    assert loop.look()["incumbent"]["metric"] == metric
+    assert loop.experiment("narrow", WIDTH=0.5) == "keep"
+    assert loop.look()["incumbent"]["metric"] == metric - 0.5
 
 
 def test_ablation_takes_out_an_argument_and_leaves_those_of_others(tmp_path: Path, run_script: RunScript) -> None:
@@ -184,6 +204,21 @@ def test_interrupted_sweep_leaves_a_clean_campaign_and_goes_on(loop: Loop, numbe
     assert loop.rows[-1][3] == "crash"
     assert [status for _, status, _ in statuses(sweep(loop, "--set", "LR=8,2"))] == ["keep", "discard"]
     assert_clean(loop)
+
+
+def test_interrupted_point_keeps_what_it_measured(tmp_path: Path, run_script: RunScript) -> None:
+    train = TRAIN.replace("prepare.hold()", 'os.environ["AUTORESEARCH_SEED"] == "1" or prepare.hold()')
+    config = CONFIG.replace("max_seeds: 2", "max_seeds: 2, min_seeds: 2")
+    files = {"train.py": train.replace("import prepare", "import os\n\nimport prepare")}
+    loop = make_loop(tmp_path / "project", run_script, config=config, files=files)
+    loop.baseline()
+    with loop.holding():
+        running = start(loop, "--set", "LR=8")
+        eventually(lambda: [trial.seed for trial in loop.trials()][2:] == [1, 2])
+        running.send_signal(signal.SIGINT)
+        running.communicate()
+    assert loop.rows[-1][1:2] + loop.rows[-1][3:] == ["0.993200", "discard", "sweep: LR=8"]
+    assert sweep(loop, "--set", "LR=8")["points"][0]["status"] == "keep"
 
 
 def test_sweep_whose_trial_could_not_be_started_is_finished_by_the_same_command(

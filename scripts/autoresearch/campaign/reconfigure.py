@@ -16,7 +16,7 @@ from autoresearch.campaign.preflight import check_work_tree, own_files
 from autoresearch.campaign.progress import collect, refresh, repair
 from autoresearch.campaign.run import check_head
 from autoresearch.campaign.settle import incumbent_commit
-from autoresearch.campaign.trials import cancel_trials
+from autoresearch.campaign.trials import cancel_trials, experiment_arguments, experiment_environment
 from autoresearch.campaign.wishes import Wishes
 from autoresearch.config import CONFIG_FILE, Config, masked
 from autoresearch.errors import MachineError, RefusedError, UsageError
@@ -72,6 +72,8 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
     if commits_on_top:
         notes.append(f"what was committed on {oc.branch} since the incumbent is part of the new baseline")
     notes += data_changes
+    inherited, told = _inherited(oc, new_command="command" in differences)
+    notes += told
     if "metric.name" in differences:
         notes.append(f"results.tsv has one metric column: in its rows up to now it holds {oc.config.metric.name}")
     waiting = [change.path for change in oc.repo.changes(tip) if may_edit(change.path, config)]
@@ -96,7 +98,7 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
         campaign.base_commit, campaign.config = commit, config.to_dict()
         campaign.rule, campaign.environment = None, {}
         own = own_files(work_tree, config, oc.repo.project)
-        campaign.setup = {**campaign.setup, "data": data, "own_files": own}
+        campaign.setup = {**campaign.setup, "data": data, "own_files": own, "inherited": inherited}
         oc.ledger.update_campaign(campaign, "epoch", "base_commit", "config", "rule", "environment", "setup")
         outdate_results(oc.ledger, campaign)
         oc.tell("reconfigure", f"epoch {campaign.epoch}: {', '.join(differences) or 'same settings'}")
@@ -104,6 +106,25 @@ def reconfigure(oc: OpenCampaign, wishes: Wishes, *, dry_run: bool = False) -> R
     notes += refresh(fresh)
     render_memo(fresh)
     return Reconfigured(changed=True, epoch=campaign.epoch, base_commit=commit, differences=differences, notes=notes)
+
+
+def _inherited(oc: OpenCampaign, *, new_command: bool) -> tuple[dict[str, dict[str, str]], list[str]]:
+    """What kept experiments have added to command and environment, for the new baseline; and what to tell of it.
+
+    A new command says by itself what it is given.
+    """
+    incumbent = oc.ledger.incumbent(oc.tag)
+    if incumbent is None or incumbent.epoch != oc.campaign.epoch:  # an epoch without a baseline, begun like this one
+        return ({} if new_command else oc.campaign.setup.get("inherited", {})), []
+    arguments, environment = experiment_arguments(incumbent), experiment_environment(incumbent)
+    words = [f"{name}={value}" for name, value in arguments.items()]
+    words += [f"${name}={value}" for name, value in environment.items()]
+    if not words:
+        return {}, []
+    kept = f"{', '.join(words)} of experiment {incumbent.number}"
+    if new_command:
+        return {}, [f"the new command is taken as it stands, without {kept}"]
+    return {"arguments": arguments, "environment": environment}, [f"the new baseline runs with {kept}"]
 
 
 def _own_memos(oc: OpenCampaign, tip: str) -> list[Memo]:

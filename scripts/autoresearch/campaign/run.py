@@ -170,9 +170,10 @@ def _prepare_baseline(oc: OpenCampaign, request: Request) -> tuple[Experiment, l
     epoch = oc.campaign.epoch
     default = "baseline" if epoch == 1 else f"baseline of epoch {epoch}"
     description = request.description if request.description and not waiting else default
+    options = {**request_options(request, None), **oc.campaign.setup.get("inherited", {})}
     experiment = Experiment(
         tag=oc.tag, number=oc.ledger.next_number(oc.tag), epoch=epoch, description=description, family="baseline",
-        commit=base, parent=base, tree=oc.repo.tree_of(base), incumbent=None, options=request_options(request, None),
+        commit=base, parent=base, tree=oc.repo.tree_of(base), incumbent=None, options=options,
     )  # fmt: skip
     return experiment, notes
 

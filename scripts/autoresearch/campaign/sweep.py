@@ -11,6 +11,7 @@ from pathlib import Path
 
 from autoresearch.campaign.climb import climb, earlier_points, tuned
 from autoresearch.campaign.decide import log_result
+from autoresearch.campaign.judging import book_numbers
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.points import Axis, Point, describe, grid, parse_description, random_points
 from autoresearch.campaign.progress import bring_forward, refresh, repair, wait_for_trial
@@ -241,4 +242,5 @@ def _call_off(oc: OpenCampaign, experiment: Experiment) -> None:
     runs = completed(oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt))
     experiment.state, experiment.verdict, experiment.reason = State.JUDGED, "inconclusive", INTERRUPTED
     experiment.judgement = {"decision": "discard" if runs else "crash"}
-    oc.ledger.update_experiment(experiment, "state", "verdict", "reason", "judgement")
+    book_numbers(oc, experiment)
+    oc.ledger.update_experiment(experiment, "state", "verdict", "reason", "judgement", "metric", "peak_mem_mib")
