@@ -32,6 +32,7 @@ ALLOWED: dict[str, Changes] = {
     "learning rate": [("MATRIX_LR = 0.04", "MATRIX_LR = 0.02")],
     "weight decay off": [("WEIGHT_DECAY = 0.2", "WEIGHT_DECAY = 0.0")],
     "depth": [("n_layer: int = 8", "n_layer: int = 12")],
+    "folder to import from": [on_top("import sys\nsys.path.append('layers')")],
     "dropout": [("dropout: float = 0.0", "dropout: float = 0.1")],
     "batch size of training and evaluation": [("DEVICE_BATCH_SIZE = 128", "DEVICE_BATCH_SIZE = 64")],
     "schedule": [("1.0 if progress < 0.5 else 2 * (1 - progress)", "0.5 * (1 + math.cos(math.pi * progress))")],
@@ -269,6 +270,10 @@ METRIC_LINE: dict[str, Changes] = {
 REBINDING: dict[str, Changes] = {
     "function assigned": [on_top("import prepare\nprepare.evaluate_bpb = lambda *a: 0.5")],
     "function set": [on_top("import prepare\nsetattr(prepare, 'evaluate_bpb', print)")],
+    "import hook": [on_top("import sys\nsys.meta_path.insert(0, Finder())")],
+    "import hook assigned": [on_top("import sys\nsys.path_hooks[:] = [Finder]")],
+    "import hook added": [on_top("import sys\nsys.meta_path += [Finder()]")],
+    "import hook put first": [on_top("import sys\nsys.meta_path = [Finder(), *sys.meta_path]")],
     "function deleted": [on_top("import prepare\ndel prepare.evaluate_bpb")],
     "dict written": [on_top("import prepare as p\np.__dict__['TIME_BUDGET'] = 900")],
     "dict updated": [on_top("import prepare\nvars(prepare).update(TIME_BUDGET=900)")],

@@ -324,6 +324,15 @@ def test_new_file_that_shadows_a_module_of_protected_code_is_refused(path: str) 
     assert path in error.message
 
 
+def test_new_file_in_a_folder_that_the_code_or_the_command_imports_from_is_refused() -> None:
+    moved = "import sys\nsys.path.insert(0, 'src/blocks')\n" + TREE["src/train.py"]
+    assert refused_tree({"src/train.py": moved, "src/blocks/prepare.py": ""}).code == "rebinding"
+    settings = config(command="PYTHONPATH=./lib:$PYTHONPATH python src/train.py", edit=["src", "lib"])
+    with pytest.raises(RefusedError) as refused:
+        check_edit(TREE, TREE | {"lib/math.py": ""}, settings, protected_sources=TREE_PREPARE)
+    assert "lib/math.py would be imported in place of the module math" in refused.value.message
+
+
 def test_evaluator_taken_from_a_new_file_is_refused() -> None:
     train = TREE["src/train.py"].replace("from prepare import evaluate", "from mine import evaluate")
     mine = "def evaluate(model):\n    return 0.5\n"

@@ -67,7 +67,8 @@ def check_edit(
     others = [text for path, text in after.items() if path not in changed]
     protected = Protected(config, protected_sources or {}, [*edit.old, *edit.new])
     notes = _check_effect(edit, config, argument_changes=argument_changes) + edit.broken + edit.unread
-    check_shadowing(after.keys() - before.keys(), config, protected)
+    searched_anywhere = any("sys.path" in text for text in after.values())
+    check_shadowing(after.keys() - before.keys(), config, protected, searched_anywhere=searched_anywhere)
     check_rebinding(edit.old, edit.new, protected)
     notes += unread_budget(edit.old, edit.new, others)
     notes += check_seeds(edit.old, edit.new, config, others)

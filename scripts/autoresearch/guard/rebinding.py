@@ -2,8 +2,8 @@
 
 Seen: assignment, deletion, ``setattr``, ``__dict__`` and ``vars``, ``globals()``, ``sys.modules``,
 ``mock.patch``, reloading, constant strings given to ``exec`` and ``eval``, definitions and imports
-that take a protected name, new files that shadow what protected code imports, and replaced functions
-that protected code calls (``F.cross_entropy = …``, ``time.time = …``). Not seen: the same through
+that take a protected name, new files that shadow what protected code imports, import hooks, and replaced
+functions that protected code calls (``F.cross_entropy = …``, ``time.time = …``). Not seen: the same through
 names that are put together at run time, or on objects that protected code has made.
 """
 
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from autoresearch.config import Config
 from autoresearch.errors import RefusedError
@@ -24,6 +25,7 @@ from autoresearch.guard.source import Source, import_roots, module_names, owner,
 BUDGET_VARIABLES = ("TIME_BUDGET", "AUTORESEARCH_BUDGET_S")
 _ALWAYS_LOADED = {"sitecustomize", "usercustomize"}
 _STREAMS = {"sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}
+_FINDERS = {"sys.meta_path", "sys.path_hooks", "sys.path_importer_cache"}
 _SETTERS = {"setattr", "delattr", "object.__setattr__", "type.__setattr__"}
 _TABLE_METHODS = {"update", "pop", "__setitem__", "__delitem__"}
 _PATCHERS = re.compile(r"(.*\.)?(monkey)?patch(\.\w+)?")
@@ -103,13 +105,19 @@ def unread_budget(before: Sequence[Source], after: Sequence[Source], others: Col
     return [] if still or not old else [f"nothing reads the time budget any more; before: {old[0]}"]
 
 
-def check_shadowing(added: Collection[str], config: Config, protected: Protected) -> None:
-    """Refuse a new file that would be imported in place of a protected module or of what it imports."""
+def check_shadowing(
+    added: Collection[str], config: Config, protected: Protected, *, searched_anywhere: bool = False
+) -> None:
+    """Refuse a new file that would be imported in place of a protected module or of what it imports.
+
+    ``searched_anywhere``: the code changes ``sys.path``, so that any folder may be one to import from.
+    """
     roots = import_roots(config)
     for path in sorted(added):
         if path.endswith((".py", ".so", ".pyd", ".pyc")):
             taken = protected.modules | protected.imported | _ALWAYS_LOADED
-            for name in module_names(path.partition(".")[0], roots) & taken:
+            above = map(str, PurePosixPath(path).parents) if searched_anywhere else ()
+            for name in module_names(path.partition(".")[0], [*roots, *above]) & taken:
                 raise RefusedError(
                     f"{path} would be imported in place of the module {name}, which protected code needs.",
                     hint=f"Give {path} a name of its own (git mv, or mv while it is untracked).",
@@ -167,6 +175,8 @@ class _Reader:
         touched = self._touched(place.value)
         if touched:
             return f"this changes {touched} from outside"
+        if found := {self._source.dotted(place), self._source.dotted(place.value)} & _FINDERS:
+            return _hooked(found.pop())
         if isinstance(place, ast.Attribute):
             dotted = self._source.dotted(place) if self._source.is_imported(root(place)) else ""
             if dotted.startswith(("time.", "builtins.")) or dotted in self._protected.called:
@@ -207,6 +217,8 @@ class _Reader:
             keys += [ast.Constant(keyword.arg) for keyword in call.keywords]
             places = [ast.Subscript(value=call.func.value, slice=key) for key in keys if key is not None]
             return next(filter(None, map(self._changed, places)), "")
+        if isinstance(call.func, ast.Attribute) and (finder := self._source.dotted(call.func.value)) in _FINDERS:
+            return _hooked(finder)
         if function in _LOADERS or _PATCHERS.fullmatch(function):
             named = text_of(first).removesuffix(".py")
             touched = self._touched(first) or (named if owner(named, self._protected.modules) else "")
@@ -215,3 +227,7 @@ class _Reader:
             words = set(re.findall(r"\w+", text_of(first))) & {*self._names, *self._protected.named}
             return f"this runs code from a string that names {min(words)}" if words else ""
         return ""
+
+
+def _hooked(finder: str) -> str:
+    return f"this changes {finder}, by which the modules of protected code are found"

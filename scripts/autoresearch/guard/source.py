@@ -234,10 +234,13 @@ def _unpack(target: ast.expr, node: ast.AST, value: ast.expr | None) -> Iterator
 
 
 def import_roots(config: Config) -> list[str]:
-    """Folders that the project's programs import from: the top, ``src``, and those of the scripts it runs."""
-    words = re.split(r"[\s;&|()'\"]+", f"{config.command} {config.evaluate_command}")
+    """Folders that the programs import from: the top, ``src``, those of the scripts that run, and ``PYTHONPATH``'s."""
+    commands = f"{config.command} {config.evaluate_command}"
+    words = re.split(r"[\s;&|()'\"]+", commands)
     scripts = {posixpath.dirname(posixpath.normpath(word)) for word in words if word.endswith(".py")}
-    return sorted({"", "src"} | scripts)
+    given = ":".join(re.findall(r"\bPYTHONPATH=[\"']?([^\s;&|\"']+)", commands)).split(":")
+    named = {posixpath.normpath(folder) for folder in given if folder}
+    return sorted({"", "src"} | scripts | named)
 
 
 def module_names(path: str, roots: Sequence[str]) -> set[str]:
