@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -16,9 +17,11 @@ from tests.test_recovery import start
 from tests.trial_bench import eventually
 
 from autoresearch.campaign import driver
+from autoresearch.campaign.sweep_point import decide_one_of
 from autoresearch.config import Config
 from autoresearch.errors import UsageError
 from autoresearch.ledger import Purpose
+from autoresearch.report.sweep_text import Watcher
 from autoresearch.trial import SPEC_FILE, TrialSpec
 
 THREE = "executor: {parallel: 3, cpus_per_trial: 0.25}\n"
@@ -165,3 +168,27 @@ def test_sweep_that_is_killed_goes_on_with_the_points_in_flight(loop: Loop) -> N
     loop.call("sweep", "--set", "WIDTH=60,68,72")
     assert [row[3] for row in loop.rows] == ["keep", "discard", "keep", "keep"]
     assert loop.tip() == loop.incumbent() == experiment(loop, 3).commit
+
+
+def test_sweep_goes_on_beside_an_agent_who_submits_ahead(loop: Loop) -> None:
+    with loop.holding():
+        process = start(loop, "sweep", "--set", "WIDTH=60,61,62,63", "--json")
+        eventually(lambda: len(under_way(loop)) == 3)
+        ahead(loop, "faster", LR=8)
+    answer = json.loads(process.communicate(timeout=60)[0])
+    assert [(point["values"]["WIDTH"], point["status"]) for point in answer["data"]["points"]] == [
+        (str(width), "discard") for width in (60, 61, 62, 63)
+    ]
+    assert {row[4]: row[3] for row in loop.rows}["faster"] == "keep"
+    assert loop.tip() == loop.incumbent()
+
+
+def test_sweep_takes_a_point_that_another_command_has_logged(loop: Loop) -> None:
+    with loop.holding():
+        ahead(loop, "first", WIDTH=60)
+        ahead(loop, "second", WIDTH=61)
+    await_judged(loop, 2)
+    for _ in range(2):
+        loop.log()
+    with Watcher(2) as listener:
+        assert decide_one_of(loop.folder, TAG, [1], listener).number == 1

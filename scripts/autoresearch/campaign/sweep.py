@@ -26,6 +26,7 @@ from autoresearch.campaign.sweep_point import (
     begin_point,
     clear_work_tree,
     decide_next,
+    decide_one_of,
     homes_of,
     is_point,
     refuse_edits,
@@ -138,7 +139,7 @@ def _visit(project: Path, tag: str, plan: Plan, listener: Listener) -> Iterator[
 
     def land() -> PointResult:
         """The next point of those under way that is decided."""
-        experiment = decide_next(project, tag, listener)
+        experiment = decide_one_of(project, tag, flying, listener)
         point = flying.pop(experiment.number)
         know(point, experiment.metric)
         return PointResult.of(values_of(plan.axes, point), describe(plan.axes, point), experiment)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from autoresearch.campaign.rebase import texts_with
 from autoresearch.campaign.run import Request, edited_paths, submit
 from autoresearch.campaign.settle import incumbent_commit, recorded_tip
 from autoresearch.campaign.trials import experiment_arguments, experiment_environment
-from autoresearch.errors import AutoresearchError, RefusedError
+from autoresearch.errors import AutoresearchError, RefusedError, StillRunningError
 from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, State, completed
 from autoresearch.trial import write_json
@@ -71,7 +72,8 @@ def try_point(
     begun = begin_point(project, tag, axes, point, listener, by=by)
     if isinstance(begun, PointResult):
         return begun
-    return PointResult.of(values_of(axes, point), describe(axes, point, by), decide_next(project, tag, listener))
+    decided = decide_one_of(project, tag, [begun], listener)
+    return PointResult.of(values_of(axes, point), describe(axes, point, by), decided)
 
 
 def begin_point(
@@ -125,6 +127,20 @@ def decide_next(project: Path, tag: str, listener: Listener) -> Experiment:
     with open_campaign(project, tag) as oc:
         bring_forward(oc)
         return log_result(oc, "auto").experiment
+
+
+def decide_one_of(project: Path, tag: str, numbers: Collection[int], listener: Listener) -> Experiment:
+    """Wait until one of the experiments ``numbers`` is decided.
+
+    Meanwhile an agent may have submitted another ahead, which is decided in its turn, or logged one of these itself.
+    """
+    while True:
+        with open_campaign(project, tag) as oc:
+            ours = [experiment for number in numbers if (experiment := oc.ledger.experiment(tag, number))]
+        if decided := [experiment for experiment in ours if experiment.state is State.DECIDED]:
+            return decided[0]
+        with contextlib.suppress(StillRunningError):  # another command has logged what was to be decided
+            decide_next(project, tag, listener)
 
 
 # ---- what a point is in files, arguments and environment
