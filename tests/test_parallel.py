@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,83 @@ def test_sweep_keeps_several_points_in_flight(
     assert loop.tip() == loop.incumbent() == experiment(loop, 3).commit
     assert "WIDTH = 72" in loop.text()
     assert loop.git("status", "--porcelain") == ""
+
+
+def make_meeting_loop(tmp_path: Path, run_script: RunScript, name: str, config: str) -> Loop:
+    """A project whose trials, where TOY_MEETING is set, each wait for two others; ``name`` tells them apart."""
+    train = TRAIN.replace("import prepare\n", "import os\n\nimport prepare\n")
+    train = train.replace("prepare.hold()", f"prepare.hold()\nprepare.meet({name}, 3)")
+    return make_loop(
+        tmp_path / "project", run_script, files={"prepare.py": PREPARE + MEETING, "train.py": train}, config=config
+    )
+
+
+THREE_SEEDS = CONFIG.replace("baseline_seeds: 2, max_seeds: 2", "baseline_seeds: 3, max_seeds: 3") + THREE
+SEED_NAME = 'os.environ["AUTORESEARCH_SEED"]'
+
+
+def test_seeds_of_the_baseline_run_at_once(
+    tmp_path: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = make_meeting_loop(tmp_path, run_script, SEED_NAME, THREE_SEEDS)
+    (tmp_path / "meeting").mkdir()
+    monkeypatch.setenv("TOY_MEETING", str(tmp_path / "meeting"))
+    with loop.holding():
+        loop.submit("baseline", "--wait", 0, expect=10)
+        eventually(lambda: len(loop.look()["trials"]) == 3)
+        assert [trial["seed"] for trial in loop.look()["trials"]] == [1, 2, 3]
+        assert loop.look()["next"]["text"] == "a trial is running; wait for it"
+        text = loop.run("status", cwd=loop.folder).stdout
+        assert all(f"seed {seed}" in text for seed in (1, 2, 3)), text
+    assert loop.look("--wait", 60)["state"] == "idle"
+    assert [(trial.seed, trial.purpose) for trial in loop.trials()] == [(n, Purpose.BASELINE) for n in (1, 2, 3)]
+    assert experiment(loop, 0).reason == "baseline at 3 seeds: 0.997900, 0.997900, 0.997900"
+
+
+def test_baseline_whose_trials_are_all_killed_at_once_is_no_failure(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_meeting_loop(tmp_path, run_script, SEED_NAME, THREE_SEEDS)
+    with loop.holding():
+        loop.submit("baseline", "--wait", 0, expect=10)
+        eventually(lambda: len(loop.look()["trials"]) == 3)
+        for trial in loop.trials():
+            os.kill(int(trial.handle["id"]), signal.SIGKILL)
+        eventually(lambda: len(loop.look()["trials"]) == 3 and len(loop.trials()) == 6)
+    assert loop.look("--wait", 60)["state"] == "idle"
+    assert Counter(trial.seed for trial in loop.trials()) == {1: 2, 2: 2, 3: 2}
+
+
+def test_baseline_that_fails_at_all_seeds_at_once_is_one_failure(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_meeting_loop(tmp_path, run_script, "1 / 0", THREE_SEEDS)
+    state = loop.submit("baseline")
+    assert (state["state"], state["experiment"]["verdict"]) == ("failed", "failed")
+    assert loop.look()["trials"] == []
+    assert loop.log("--status", "crash")["experiment"]["status"] == "crash"
+
+
+def test_trials_of_a_claim_run_at_once(tmp_path: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = make_meeting_loop(tmp_path, run_script, f"str(LR) + {SEED_NAME}", CONFIG + THREE)
+    loop.baseline()
+    assert loop.experiment("faster", LR=8) == "keep"
+    (tmp_path / "meeting").mkdir()
+    monkeypatch.setenv("TOY_MEETING", str(tmp_path / "meeting"))
+    found = loop.call("compare", "baseline", "best", "--seeds", 5)
+    assert found["claim"]["gain"] == pytest.approx(0.0047)
+    claims = [trial for trial in loop.trials() if trial.purpose is Purpose.CLAIM]
+    assert [trial.number for trial in claims] == [0, 1, 1, 0, 0, 1, 1, 0, 0, 1], "drift would hit both alike"
+    assert [trial.seed for trial in claims] == [seed for seed in found["seeds"] for _ in range(2)]
+
+
+def test_claim_that_was_killed_takes_up_all_trials_in_flight(loop: Loop) -> None:
+    assert loop.experiment("faster", LR=8) == "keep"
+    with loop.holding():
+        process = start(loop, "compare", "baseline", "best", "--seeds", "5", "--json")
+        eventually(lambda: len(under_way(loop)) == 3)
+        process.kill()
+        process.communicate(timeout=60)
+    found = loop.call("compare", "baseline", "best", "--seeds", 5)
+    claims = [(trial.number, trial.seed) for trial in loop.trials() if trial.purpose is Purpose.CLAIM]
+    assert len(claims) == len(set(claims)) == 10
+    assert len(found["seeds"]) == 5
 
 
 def test_due_retest_comes_before_the_next_screen(

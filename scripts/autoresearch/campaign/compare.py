@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from autoresearch.campaign.judging import MAX_INTERRUPTIONS
 from autoresearch.campaign.notices import tell_claim
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward, collect
@@ -91,22 +92,19 @@ def compare(
         metric, direction, tag = oc.config.metric.name, oc.config.metric.direction, oc.tag
         plan = _plan(oc, [arms[0], arms[1], *without], seeds)
         has_test = bool(oc.config.test_command) and not exploratory  # a look at the test set is for claims
+    order = [*arms, *without]
+    # Drift of the machine hits both arms alike.
+    jobs = [(arm, seed) for at, seed in enumerate(plan) for arm in (order if at % 2 == 0 else order[::-1])]
     runs: dict[str, dict[int, float]] = {}
     failed: list[str] = []
-    for position, seed in enumerate(plan):
-        order = [*arms, *without]
-        for arm in order if position % 2 == 0 else order[::-1]:  # drift of the machine hits both arms alike
-            trial = _run(project, tag, arm, seed, purpose=Purpose.CLAIM, tell=tell)
-            if trial.metric is None:
-                assert trial.result is not None
-                failed.append(f"{arm.name} at seed {seed}: {trial.result.reason}")
-            else:
-                runs.setdefault(arm.commit, {})[seed] = trial.metric
-    test = (
-        {arm.name: _run(project, tag, arm, plan[0], purpose=Purpose.TEST, tell=tell).metric for arm in arms}
-        if has_test
-        else {}
-    )
+    for (arm, seed), trial in zip(jobs, _run(project, tag, jobs, Purpose.CLAIM, tell), strict=True):
+        if trial.metric is None:
+            assert trial.result is not None
+            failed.append(f"{arm.name} at seed {seed}: {trial.result.reason}")
+        else:
+            runs.setdefault(arm.commit, {})[seed] = trial.metric
+    looks = _run(project, tag, [(arm, plan[0]) for arm in arms], Purpose.TEST, tell) if has_test else []
+    test = {arm.name: trial.metric for arm, trial in zip(arms, looks, strict=False)}
     runs_a, runs_b = (runs.get(arm.commit, {}) for arm in arms)
     claim = compare_arms(runs_a, runs_b, direction, exploratory)
     contributions = (
@@ -245,30 +243,37 @@ def _plan(oc: OpenCampaign, arms: Sequence[Arm], seeds: int) -> list[int]:
     return plan
 
 
-def _run(project: Path, tag: str, arm: Arm, seed: int, *, purpose: Purpose, tell: Tell) -> Trial:
-    """The arm's trial at ``seed``: the one on record, or a new one, waited for."""
+def _run(project: Path, tag: str, jobs: Sequence[tuple[Arm, int]], purpose: Purpose, tell: Tell) -> list[Trial]:
+    """The trial of each arm and seed: the one on record, or a new one, waited for; as many at once as may be."""
     while True:
         with open_campaign(project, tag) as oc:
             collect(oc)
-            mine = [
-                trial
-                for trial in oc.ledger.trials(oc.tag, arm.experiment.number)
-                if (trial.commit, trial.purpose) == (arm.commit, purpose)
-                and (trial.seed == seed or purpose is Purpose.TEST)  # a commit sees the test set once, ever
-            ]
-            ended = [trial for trial in mine if trial.result and trial.result.outcome is not Outcome.INTERRUPTED]
-            if ended:
-                return ended[-1]
+            found = [_on_record(oc, arm, seed, purpose) for arm, seed in jobs]
             running = oc.ledger.open_trials(oc.tag)
-            if not running:
+            missing = [job for job, trial in zip(jobs, found, strict=True) if trial is None]
+            if not missing and not any(trial.result is None for trial in found if trial):
+                return [trial for trial in found if trial]
+            for arm, seed in missing[: max(0, oc.config.executor.parallel - len(running))]:
                 if oc.ledger.open_experiment(oc.tag) is not None:
                     raise StillRunningError("An experiment was started meanwhile.", hint="python scripts/status.py")
-                if len(mine) >= len(ended) + 3:
-                    return mine[-1]
                 tell(f"{arm.name}, seed {seed}" + (" (test)" if purpose is Purpose.TEST else ""))
                 command = oc.config.test_command if purpose is Purpose.TEST else None
-                running = [launch_trial(oc, arm.experiment, seed, purpose, command=command)]
-        result = Path(running[0].directory) / RESULT_FILE
+                running.append(launch_trial(oc, arm.experiment, seed, purpose, command=command))
+        results = [Path(trial.directory) / RESULT_FILE for trial in running]
         look_again = time.monotonic() + LIVENESS_S
-        while not result.exists() and time.monotonic() < look_again:
+        while not any(result.exists() for result in results) and time.monotonic() < look_again:
             time.sleep(POLL_S)
+
+
+def _on_record(oc: OpenCampaign, arm: Arm, seed: int, purpose: Purpose) -> Trial | None:
+    """The trial that the comparison goes by, or that it waits for; None if a new one has to run."""
+    mine = [
+        trial
+        for trial in oc.ledger.trials(oc.tag, arm.experiment.number)
+        if (trial.commit, trial.purpose) == (arm.commit, purpose)
+        and (trial.seed == seed or purpose is Purpose.TEST)  # a commit sees the test set once, ever
+    ]
+    final = [trial for trial in mine if not trial.result or trial.result.outcome is not Outcome.INTERRUPTED]
+    if not final and len(mine) >= MAX_INTERRUPTIONS:
+        return mine[-1]
+    return final[-1] if final else None

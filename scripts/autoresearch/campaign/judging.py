@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -15,7 +16,7 @@ from autoresearch.ledger import DECIDING, Experiment, Ledger, Purpose, State, Tr
 from autoresearch.trial import Outcome
 from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
 
-MAX_INTERRUPTIONS = 3  # then something on this machine ends trials, and a human should look
+MAX_INTERRUPTIONS = 3  # at one seed; then something on this machine ends trials, and a human should look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,32 +49,43 @@ def rule_settings(config: Config) -> RuleSettings:
     )
 
 
-def judge(oc: OpenCampaign, experiment: Experiment) -> NextTrial | Verdict:
-    """Look at the ended trials of the experiment's current attempt; no trial of it may be running."""
+def judge(oc: OpenCampaign, experiment: Experiment) -> NextTrial | Verdict | None:
+    """Look at the ended trials of the experiment's current attempt; None: those under way have to end first.
+
+    A candidate's next trial depends on those before it; the seeds of a baseline need not wait for each other.
+    """
     trials = [
         trial
         for trial in oc.ledger.trials(oc.tag, experiment.number, attempt=experiment.attempt)
         if trial.purpose in DECIDING
     ]
+    under_way = any(trial.result is None for trial in trials)
+    if under_way and not experiment.is_baseline:
+        return None
     interrupted = [trial for trial in trials if trial.result and trial.result.outcome is Outcome.INTERRUPTED]
-    if len(interrupted) >= MAX_INTERRUPTIONS:
-        reason = f"interrupted {len(interrupted)} times; the last time: {_reason(interrupted[-1])}"
+    often = max(Counter(trial.seed for trial in interrupted).values(), default=0)  # one reboot ends several at once
+    if often >= MAX_INTERRUPTIONS:
+        if under_way:
+            return None
+        reason = f"interrupted {often} times; the last time: {_reason(interrupted[-1])}"
         return Verdict(word="failed", suggestion="crash", reason=reason, judgement={"decision": "crash"})
     if experiment.is_baseline:
         return _judge_baseline(oc, trials)
     return _judge_candidate(oc, experiment, trials)
 
 
-def _judge_baseline(oc: OpenCampaign, trials: Sequence[Trial]) -> NextTrial | Verdict:
-    runs = completed(trials)
+def _judge_baseline(oc: OpenCampaign, trials: Sequence[Trial]) -> NextTrial | Verdict | None:
+    runs, under_way = completed(trials), any(trial.result is None for trial in trials)
     failures = [trial for trial in trials if trial.result and failed(trial.result)]
     # One bad seed must not end a campaign, but code that fails more often than it runs is no baseline.
     if len(failures) > len(runs):
-        return _failed(failures[-1])
-    tried = {trial.seed for trial in trials if trial.result and trial.result.outcome is not Outcome.INTERRUPTED}
+        return None if under_way else _failed(failures[-1])
+    tried = {trial.seed for trial in trials if not trial.result or trial.result.outcome is not Outcome.INTERRUPTED}
     for seed in range(1, oc.config.keep.baseline_seeds + 1):
         if seed not in tried:
             return NextTrial(seed=seed, purpose=Purpose.BASELINE)
+    if under_way:
+        return None
     values = ", ".join(f"{value:.6f}" for value in runs.values())
     reason = f"baseline at {len(runs)} seed{'s' * (len(runs) != 1)}: {values}"
     return Verdict(word="", suggestion="keep", reason=reason, judgement={"decision": "keep"})

@@ -14,7 +14,7 @@ from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.rebase import awaited, end_useless_trials, follow_incumbent
 from autoresearch.campaign.settle import check_tip, plan_move, recorded_tip, settle
 from autoresearch.campaign.trials import collect_trials, launch_trial, remove_checkouts
-from autoresearch.ledger import DECIDING, Experiment, Purpose, State, Trial
+from autoresearch.ledger import Experiment, Purpose, State, Trial
 from autoresearch.results import write_results
 from autoresearch.trial import RESULT_FILE, Outcome
 from autoresearch.verdict.keep_rule import KeepRule
@@ -60,17 +60,15 @@ def bring_forward(oc: OpenCampaign, *, start: bool = True) -> Progress:
 
 
 def _advance(oc: OpenCampaign, *, start: bool) -> bool:
-    """Judge the first open experiment whose trial has ended, or start its next trial where one may start.
+    """Judge the first open experiment whose trials have ended, or start its next trial where one may start.
 
     By number: what confirms an experiment comes before what screens the next. Whether anything was done.
     """
     opened, trials = oc.ledger.open_experiments(oc.tag), oc.ledger.open_trials(oc.tag)
-    busy = {trial.number for trial in trials if trial.purpose in DECIDING}
     may_start = start and len(trials) < oc.config.executor.parallel
     for experiment in opened:
-        if experiment.state is not State.RUNNING or experiment.number in busy:
+        if experiment.state is not State.RUNNING or (step := judge(oc, experiment)) is None:
             continue
-        step = judge(oc, experiment)
         if awaited(experiment, opened) and not (isinstance(step, NextTrial) and step.purpose is Purpose.SCREEN):
             continue
         if isinstance(step, Verdict):
