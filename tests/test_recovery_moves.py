@@ -5,6 +5,8 @@ The commands run in this process and are cut off where a kill -9 would cut them 
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,3 +128,21 @@ def test_branch_led_away_before_the_move_back_is_told_with_the_command_that_help
     assert (loop.tip(), loop.git("rev-parse", "mine")) == (loop.incumbent(), mine)
     with open_campaign(loop.folder) as oc:
         assert oc.campaign.pending == {}
+
+
+@pytest.mark.parametrize("said", ["error: unable to write file train.py", "fatal: write error. Out of diskspace"])
+def test_disk_that_only_git_finds_full_is_the_machines_fault(
+    tmp_path: Path, loop: Loop, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    git = tmp_path / "bin" / "git"
+    git.parent.mkdir()
+    git.write_text(
+        f'#!/bin/sh\ncase "$*" in *checkout-index*) echo "{said}" >&2; exit 128;; esac\n'
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    git.chmod(0o755)
+    with monkeypatch.context() as full:
+        full.setenv("PATH", str(git.parent), prepend=os.pathsep)
+        error = loop.submit("faster", expect=5, LR=8)
+    assert said in error["message"]
+    assert loop.look("--wait", 30)["experiment"]["verdict"] == "better"

@@ -133,7 +133,7 @@ class Repo:
                 break
             self._clear_lock(Path(locked["path"]))
         text = str(err).strip() or str(out).strip()
-        if "No space left" in text or "Read-only file system" in text or "Permission denied" in text:
+        if re.search("No space left|Out of disk|unable to write|Read-only file system|Permission denied", text):
             raise MachineError(f"git {arguments[0]} failed: {text}", hint="Check disk space and rights: df -h .")
         raise NeedsHumanError(f"git {arguments[0]} failed: {text}", hint="git status", code="git_failed")
 
