@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.campaign_kinds import KINDS, NASTY, nasty_texts, read_small
+from tests.campaign_kinds import KINDS, NASTY, Fill, nasty_texts, only_a_baseline, read_small
 from tests.conftest import RunScript
 from tests.ledger_builder import LedgerBuilder
 from tests.simulated_campaign import simulate
 
 from autoresearch.errors import UsageError
-from autoresearch.ledger import Ledger, Status
+from autoresearch.ledger import Ledger, Purpose, Status
 from autoresearch.output import one_line
 from autoresearch.report.format import duration, number, share, signed
 from autoresearch.report.html_report import MOST_BYTES, render_report, write_report
+from autoresearch.report.open_text import under_way
 from autoresearch.report.payload import OUTCOMES, PURPOSES, STATUSES, payload, script_json
 from autoresearch.report.series import Series, read_series
 
@@ -172,6 +173,38 @@ def test_watched_values_are_the_means_of_the_deciding_trials(series: Series, pag
         ]
         expected = sum(speeds) / len(speeds) if speeds else None
         assert watched["tokens_per_sec"][at] == near(expected, 1e-6)
+
+
+def some_open(builder: LedgerBuilder) -> None:
+    baseline = builder.baseline([1.00, 1.01, 0.99])
+    builder.trial(builder.open("warm up <b>longer</b>"), 1)
+    builder.open("an idea that waits")
+    builder.trial(baseline, 7, Purpose.RETEST)
+
+
+def only_a_retest(builder: LedgerBuilder) -> None:
+    builder.trial(builder.baseline([1.00, 1.01, 0.99]), 7, Purpose.RETEST)
+
+
+@pytest.mark.parametrize(
+    ("fill", "title", "numbers"),
+    [(some_open, "Open experiments, on experiment 0", [1, 2, 0]), (only_a_retest, "Trials under way", [0])],
+)
+def test_what_is_open_and_every_trial_under_way_is_listed_as_in_the_text(
+    tmp_path: Path, without_plotly: None, fill: Fill, title: str, numbers: list[int]
+) -> None:
+    series = read_small(tmp_path / "project", fill)
+    text = Page(render_report(series)).text
+    assert f"{title}as of {series.read_at[11:16]} UTC" in text
+    told, rows = under_way(series.summary)
+    assert (told, [row.number for row in rows]) == (title, numbers)
+    for row in rows:
+        assert f"#{row.number} {row.description}: {row.state}" in text
+
+
+def test_where_nothing_is_open_nothing_is_said_of_it(tmp_path: Path, without_plotly: None) -> None:
+    page = render_report(read_small(tmp_path / "project", only_a_baseline))
+    assert "under-way" not in page.partition("<body>")[2].partition("<script")[0]
 
 
 # ---- safety

@@ -175,3 +175,22 @@ def test_summary_lists_what_is_open(ledger: Ledger, width: int) -> None:  # noqa
     assert [line.split()[0] for line in lines] == [*map(str, range(1, 13)), "…"]
     assert lines[-1] == "… and 9 more"
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize(
+    ("opens", "title", "numbers"),
+    [(False, "Trials under way", ["0"]), (True, "Open experiments, on experiment 0", ["1", "0"])],
+)
+def test_summary_tells_of_a_retest_that_runs_alone(
+    ledger: Ledger,  # noqa: F811
+    opens: bool,
+    title: str,
+    numbers: list[str],
+) -> None:
+    builder = LedgerBuilder(ledger, COMMITS)
+    builder.trial(builder.baseline([1.00, 1.01, 0.99]), 7, Purpose.RETEST)
+    if opens:
+        builder.open("an idea that waits")
+    lines = section(render(summarise(ledger, builder.campaign), width=80, colour=False), title, below=1)
+    assert [line.split()[0] for line in lines] == numbers
+    assert lines[-1].split(",")[0] == "0 retest: running seed 7"

@@ -13,6 +13,7 @@ from autoresearch import __version__
 from autoresearch.output import one_line
 from autoresearch.report.figures import Summary
 from autoresearch.report.format import duration, gpu_hours, margin, number, share, signed
+from autoresearch.report.open_text import under_way
 from autoresearch.report.payload import block, comparison, payload, script_json
 from autoresearch.report.recommendations import recommend
 from autoresearch.report.series import Series, read_series
@@ -76,6 +77,7 @@ def render_report(series: Series, others: Sequence[Series] = (), *, finished: bo
         "sign": series.sign,
         "others": [each.summary for each in others],
         "steps": recommend(series.summary),
+        "under_way": under_way(series.summary),
         "read_at": series.read_at,
         "version": __version__,
         "policy": _policy(plotly, code),

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from autoresearch.ledger import DECIDING
 from autoresearch.output import one_line
+from autoresearch.report.figures import Summary
 from autoresearch.report.format import number
 
 STATE_SHARE = 0.7  # of a line; a description is left at least the rest
@@ -24,8 +25,16 @@ class OpenRow(NamedTuple):
 
 def open_title(opened: Sequence[Mapping[str, Any]]) -> str:
     """What stands above the lines: they name the experiment that they are built on where it is another."""
-    base = opened[0]["incumbent"] if opened else None
+    if not opened:
+        return "trials under way"
+    base = opened[0]["incumbent"]
     return "open experiments" if base is None else f"open experiments, on experiment {base}"
+
+
+def under_way(summary: Summary) -> tuple[str, list[OpenRow]]:
+    """The title and the lines of all that is open in a summary."""
+    opened = [{**vars(each), "seeds": each.values} for each in summary.open_experiments]
+    return open_title(opened).capitalize(), open_rows(opened, summary.trials_under_way)
 
 
 def open_rows(opened: Sequence[Mapping[str, Any]], trials: Sequence[Mapping[str, Any]]) -> list[OpenRow]:

@@ -15,7 +15,7 @@ from autoresearch.report import sections
 from autoresearch.report.discovery_sections import discovery_sections
 from autoresearch.report.figures import Credit, Measured, Noise, OpenExperiment, Summary, Throughput
 from autoresearch.report.format import NOTHING, duration, gpu_hours, margin, number, plural, share, signed
-from autoresearch.report.open_text import open_lines, open_rows, open_title, progress
+from autoresearch.report.open_text import open_lines, progress, under_way
 from autoresearch.report.page import (
     Column,
     Section,
@@ -257,17 +257,19 @@ def _open(found: OpenExperiment, trials: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _are_several(summary: Summary) -> bool:
-    return len(summary.open_experiments) > 1 or len(summary.trials_under_way) > 1
+    """Whether more is under way than one experiment with one trial of its own."""
+    opened = {each.number for each in summary.open_experiments}
+    trials = [trial["number"] for trial in summary.trials_under_way]
+    return len(opened) > 1 or len(trials) > 1 or not opened.issuperset(trials)
 
 
 def _under_way(summary: Summary, width: int) -> Section:
-    """Where several are open at once: a line each."""
+    """Where one fact cannot tell it all: a line each."""
     if not _are_several(summary):
         return Section(title="", parts=[])
-    opened = [{**vars(each), "seeds": each.values} for each in summary.open_experiments]
-    rows = open_rows(opened, summary.trials_under_way)
+    title, rows = under_way(summary)
     shown = [line(each) for each in open_lines(rows[:OPEN_SHOWN], width)]
-    return Section(title=open_title(opened).capitalize(), parts=[*shown, *more(len(rows), OPEN_SHOWN)])
+    return Section(title=title, parts=[*shown, *more(len(rows), OPEN_SHOWN)])
 
 
 def _level(measured: Measured | None) -> str:
