@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,16 @@ def test_a_campaign_of_any_kind_has_a_chart(tmp_path: Path, kind: str, direction
     for each in series.experiments:
         if each.kept and each.metric is not None and each.epoch == series.summary.epoch:
             assert low < each.metric < high
+
+
+def test_the_counts_above_the_chart_add_up(series: Series) -> None:
+    texts = [text.get_text() for text in draw_progress(series).texts]
+    (told,) = (text for text in texts if " experiments in " in text)
+    counts = series.summary.experiments
+    assert counts.undone > 0
+    assert f" kept (1 baseline), {counts.discarded} discarded ({counts.undone} undone), " in told
+    numbers = [int(found) for found in re.findall(r"(\d+) (?:kept|discarded|crashed|open)\b", told)]
+    assert sum(numbers) == counts.run == len(series.experiments)
 
 
 @pytest.mark.parametrize("count", [10, 1_000])

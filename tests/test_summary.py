@@ -552,6 +552,19 @@ def test_every_uncertainty_is_told_at_95_percent(ledger: Ledger) -> None:
     assert "credited 1.000000 ± 0.011 (95 %), a gain of" in text
 
 
+def test_the_counts_of_a_digest_add_up_and_one_is_no_plural(ledger: Ledger) -> None:
+    builder = LedgerBuilder(ledger, COMMITS)
+    builder.crash("baseline")
+    title, text = digest(summarise(ledger, builder.campaign))
+    assert title == "apr5: 1 experiment, no baseline yet"
+    assert "1 experiment in 5 min 0 s: 0 kept, 0 discarded, 1 crashed\n" in text
+    assert text.endswith("most failures: crashed exit, 1 trial")
+    builder.baseline([1.00, 1.01, 0.99])
+    builder.open("runs")
+    _, text = digest(summarise(ledger, builder.campaign))
+    assert ": 1 kept (1 baseline), 0 discarded, 1 crashed, 1 open\n" in text
+
+
 def test_campaign_of_only_a_baseline(ledger: Ledger) -> None:
     builder = LedgerBuilder(ledger, COMMITS)
     builder.baseline([1.00, 1.01, 0.99])

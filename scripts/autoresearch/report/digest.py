@@ -10,7 +10,7 @@ from autoresearch.errors import UsageError
 from autoresearch.notify import Delivery, notify_and_wait
 from autoresearch.output import one_line
 from autoresearch.report.figures import Judged, Summary
-from autoresearch.report.format import duration, margin, number, signed
+from autoresearch.report.format import duration, margin, number, plural, signed
 
 KEPT_SHOWN = 5  # the largest gains
 DESCRIPTION_WIDTH = 70
@@ -42,11 +42,9 @@ def render_delivery(delivery: Delivery) -> str:
 def digest(summary: Summary) -> tuple[str, str]:
     """Title and text."""
     counts = summary.experiments
-    lines = [
-        f"{counts.run} experiments in {duration(summary.elapsed_s)}: {counts.kept - counts.baselines} kept, "
-        f"{counts.discarded} discarded, {counts.crashed} crashed"
-    ]
-    title = f"{summary.tag}: {counts.run} experiments, no baseline yet"
+    tried = plural(counts.run, "experiment")
+    lines = [f"{tried} in {duration(summary.elapsed_s)}: {counts.told()}"]
+    title = f"{summary.tag}: {tried}, no baseline yet"
     if summary.baseline is not None and summary.incumbent is not None:
         title = f"{summary.tag}: {summary.metric} {number(summary.incumbent.metric)}"
         lines.append(f"{summary.metric} {number(summary.baseline.metric)} -> {number(summary.incumbent.metric)}")
@@ -61,7 +59,7 @@ def digest(summary: Summary) -> tuple[str, str]:
         lines.append(f"worth more seeds: {_what(summary.near_misses[0])}")
     if summary.failures:
         worst = summary.failures[0]
-        lines.append(f"most failures: {worst.outcome} {worst.cause}, {worst.trials} trials")
+        lines.append(f"most failures: {worst.outcome} {worst.cause}, {plural(worst.trials, 'trial')}")
     return title, "\n".join(lines)
 
 

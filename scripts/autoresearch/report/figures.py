@@ -28,6 +28,17 @@ class Counts:
     baselines: int
     undone: int
 
+    def told(self) -> str:
+        """As in ``10 kept (1 baseline), 91 discarded (2 undone), 7 crashed, 1 open``, which add up to all."""
+        baselines = f" ({self.baselines} baseline{'s' * (self.baselines > 1)})" if self.baselines else ""
+        parts = [
+            f"{self.kept} kept{baselines}",
+            f"{self.discarded} discarded" + (f" ({self.undone} undone)" if self.undone else ""),
+            f"{self.crashed} crashed" if self.crashed else "",
+            f"{self.open} open" if self.open else "",
+        ]
+        return ", ".join(filter(None, parts))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from autoresearch.output import one_line
 from autoresearch.report.fonts import Glyphs
-from autoresearch.report.format import duration, margin, number, signed
+from autoresearch.report.format import duration, margin, number, plural, signed
 from autoresearch.report.labels import Label, place_labels
 from autoresearch.report.marks import draw_belief, draw_experiments, draw_records, draw_retests, measured
 from autoresearch.report.series import ExperimentPoint, Series, retests
@@ -129,18 +129,11 @@ def _head(figure: Figure, series: Series, glyphs: Glyphs) -> None:
             f" {number(summary.baseline.metric)} → {number(summary.credit.level)} ± {margin(summary.credit.se)} (95 %)"
         )
     counts = summary.experiments
-    parts = [
-        f"{counts.run} experiment{'s' * (counts.run != 1)} in {duration(summary.elapsed_s)}",
-        f"{counts.kept - counts.baselines} kept",
-        f"{counts.undone} undone" if counts.undone else "",
-        f"{counts.discarded - counts.undone} discarded",
-        f"{counts.crashed} crashed" if counts.crashed else "",
-        f"{counts.open} open" if counts.open else "",
-    ]
+    parts = [f"{plural(counts.run, 'experiment')} in {duration(summary.elapsed_s)}", counts.told()]
     if summary.noise is not None and summary.noise.df and not summary.noise.deterministic:
         parts.append(f"one run varies by σ = {summary.noise.sigma:.2g}")
     figure.text(0.075, 0.945, glyphs.covered(title), fontsize=16, fontweight="bold", va="center")
-    figure.text(0.075, 0.895, ", ".join(filter(None, parts)), fontsize=10.5, color=FAINT, va="center")
+    figure.text(0.075, 0.895, ", ".join(parts), fontsize=10.5, color=FAINT, va="center")
 
 
 def _say_nothing_measured(axes: Axes, series: Series) -> None:
