@@ -311,7 +311,7 @@ def test_status_and_its_live_view_tell_the_level_at_95_percent(tmp_path: Path, r
     noise = loop.look()["noise"]
     half = 1.96 * noise["incumbent_se"]
     assert half > 0
-    assert f"level {noise['incumbent_level']:.6f} ± {half:.6f} (95 %); " in loop.run("status", cwd=loop.folder).stdout
+    assert f"level {noise['incumbent_level']:.6f} ± {half:.2g} (95 %); " in loop.run("status", cwd=loop.folder).stdout
     shown = plain(Observer(loop.folder, TAG).look(), 80)
     assert f"best {noise['incumbent_level']:.6f} ± {half:.2g} (95 %) from" in shown
 

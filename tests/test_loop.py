@@ -238,6 +238,29 @@ def test_logging_twice_answers_with_the_first_decision(loop: Loop) -> None:
     assert loop.log("--status", "discard", expect=4)["code"] == "already_decided"
 
 
+@pytest.mark.parametrize(
+    ("scale", "best", "swept"), [("1e-9", "9.932e-10", "9.79e-10"), ("-1e9", "-1.005e+09", "-979000000")]
+)
+def test_metric_of_any_size_is_told_in_digits_that_show_it(
+    tmp_path: Path, run_script: RunScript, scale: str, best: str, swept: str
+) -> None:
+    files = {
+        "train.py": TRAIN.replace("evaluate_bpb(LR):.6f", "evaluate_bpb(LR):.9g"),
+        "prepare.py": PREPARE.replace("return BPB", f"return {scale} * BPB").replace("0.9 + lr / 1000", "0.979"),
+    }
+    loop = make_loop(tmp_path / "project", run_script, files=files)
+    loop.baseline()
+    loop.edit(LR=8 if scale == "1e-9" else 2)
+    assert f"val_bpb {best} in " in loop.run("run_experiment", "-d", "an idea", cwd=loop.folder).stdout
+    assert f"experiment 1: keep, val_bpb {best}\n" in loop.run("log_result", cwd=loop.folder).stdout
+    lines = [line.split() for line in loop.run("status", cwd=loop.folder).stdout.splitlines()]
+    assert ["measured:", best, "(seed", "1)"] in lines
+    assert [line[2] for line in lines if line[3:4] == ["keep"]][1] == best
+    assert next(line for line in lines if line[:1] == ["level"])[1] == best
+    assert f"`val_bpb` {best}, experiment 1" in (loop.folder / "CLAUDE.md").read_text()
+    assert swept in loop.run("sweep", "--set", "LR=5", cwd=loop.folder).stdout
+
+
 def test_status_against_the_verdict_is_refused(loop: Loop) -> None:
     loop.submit("slower", LR=2)
     assert loop.log("--status", "keep", expect=4)["code"] == "keep_against_verdict"

@@ -13,6 +13,7 @@ from autoresearch.campaign.opened import OpenCampaign
 from autoresearch.campaign.trials import failed
 from autoresearch.config import Config
 from autoresearch.ledger import DECIDING, Experiment, Ledger, Purpose, State, Trial, completed
+from autoresearch.plain import metric_text
 from autoresearch.trial import Outcome
 from autoresearch.verdict.keep_rule import KeepRule, RuleSettings
 
@@ -86,7 +87,7 @@ def _judge_baseline(oc: OpenCampaign, trials: Sequence[Trial]) -> NextTrial | Ve
             return NextTrial(seed=seed, purpose=Purpose.BASELINE)
     if under_way:
         return None
-    values = ", ".join(f"{value:.6f}" for value in runs.values())
+    values = ", ".join(map(metric_text, runs.values()))
     reason = f"baseline at {len(runs)} seed{'s' * (len(runs) != 1)}: {values}"
     return Verdict(word="", suggestion="keep", reason=reason, judgement={"decision": "keep"})
 

@@ -19,6 +19,7 @@ from autoresearch.config import Config
 from autoresearch.errors import RefusedError
 from autoresearch.ledger import Campaign, Experiment
 from autoresearch.output import one_line
+from autoresearch.plain import metric_text
 
 BEGIN = "<!-- autoresearch:begin -->"
 END = "<!-- autoresearch:end -->"
@@ -164,15 +165,15 @@ def best_so_far(oc: OpenCampaign) -> str:
     incumbent = oc.ledger.incumbent(oc.tag)
     if incumbent is None or incumbent.epoch != oc.campaign.epoch or incumbent.metric is None:
         return ""
-    return _sentence(incumbent, oc.config, _sigma(oc.campaign))
+    return _sentence(incumbent, incumbent.metric, oc.config, _sigma(oc.campaign))
 
 
-def _sentence(incumbent: Experiment, config: Config, sigma: float | None) -> str:
+def _sentence(incumbent: Experiment, metric: float, config: Config, sigma: float | None) -> str:
     what = "the baseline" if incumbent.is_baseline else f"experiment {incumbent.number}"
     said = one_line(incumbent.description, 100).replace("`", "'")
     described = "" if incumbent.is_baseline else f" (`{said}`)"
     noise = "" if not sigma else f"; one run of the same code differs from the next by about {sigma:.2g}"
-    return f"`{config.metric.name}` {incumbent.metric:.6f}, {what}{described}{noise}"
+    return f"`{config.metric.name}` {metric_text(metric)}, {what}{described}{noise}"
 
 
 def _sigma(campaign: Campaign) -> float | None:

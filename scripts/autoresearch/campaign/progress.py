@@ -15,6 +15,7 @@ from autoresearch.campaign.rebase import awaited, end_useless_trials, follow_inc
 from autoresearch.campaign.settle import check_tip, plan_move, recorded_tip, settle
 from autoresearch.campaign.trials import collect_trials, launch_trial, remove_checkouts
 from autoresearch.ledger import Experiment, Purpose, State, Trial
+from autoresearch.plain import metric_text
 from autoresearch.results import write_results
 from autoresearch.trial import RESULT_FILE, Outcome
 from autoresearch.verdict.keep_rule import KeepRule
@@ -141,8 +142,8 @@ def _book_retest(oc: OpenCampaign, trial: Trial) -> None:
     oc.ledger.update_campaign(oc.campaign, "rule")
     oc.tell(
         "retest",
-        f"experiment {trial.number} re-tested at seed {trial.seed}: {trial.result.metric:.6f}; "
-        f"its level moves from {before:.6f} to {rule.incumbent_level:.6f}",
+        f"experiment {trial.number} re-tested at seed {trial.seed}: {metric_text(trial.result.metric)}; "
+        f"its level moves from {metric_text(before)} to {metric_text(rule.incumbent_level)}",
     )
     if empty and not incumbent.is_baseline:
         source = recorded_tip(oc)

@@ -16,6 +16,7 @@ from autoresearch.errors import NeedsHumanError
 from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment
 from autoresearch.merge import merge_texts
+from autoresearch.plain import metric_text
 
 SAVED = "autoresearch: work saved before a revert"  # the message of commits that no branch ever sees
 
@@ -149,7 +150,7 @@ def save_work(oc: OpenCampaign, parent: str, paths: list[str]) -> str:
 def note_text(oc: OpenCampaign, experiment: Experiment) -> str:
     """The numbers of a kept experiment, as its git note carries them: YAML-like lines, one JSON line of evidence."""
     metric = oc.config.metric
-    value = "none" if experiment.metric is None else f"{experiment.metric:.6f}"
+    value = "none" if experiment.metric is None else metric_text(experiment.metric)
     lines = [
         f"campaign: {oc.tag}",
         f"experiment: {experiment.number}",

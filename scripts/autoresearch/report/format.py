@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from autoresearch.plain import plain
+from autoresearch.plain import metric_text, plain
 
 NOTHING = "-"
 NORMAL_95 = 1.96  # standard errors to each side: an interval of 95 %
 
 
 def number(value: float | None) -> str:
-    """Six decimals, as in results.tsv, where they show the value; else nine significant digits."""
-    if value is None:
-        return NOTHING
-    return f"{value:.6f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.9g}"
+    """A metric."""
+    return NOTHING if value is None else metric_text(value)
 
 
 def margin(se: float) -> str:

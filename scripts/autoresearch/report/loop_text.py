@@ -9,7 +9,7 @@ from autoresearch.campaign.decide import Decision
 from autoresearch.campaign.revert import Reverted
 from autoresearch.campaign.status import Next, Status
 from autoresearch.output import fenced, one_line
-from autoresearch.report.format import NORMAL_95, duration, number
+from autoresearch.report.format import duration, margin, number
 from autoresearch.report.memory_text import memory_lines, near_miss_lines
 from autoresearch.report.open_text import open_lines, open_rows, open_title
 from autoresearch.report.others_text import other_lines
@@ -31,7 +31,8 @@ def render_status(status: Status) -> str:
     lines += _incumbent_lines(status)
     if status.history:
         lines.append("last experiments:")
-        lines += [_history_line(each) for each in status.history]
+        width = max(12, *(len(number(each["metric"])) for each in status.history))
+        lines += [_history_line(each, width) for each in status.history]
     lines += memory_lines(status.memory)
     lines += other_lines(status.others)
     if status.incumbent is not None:
@@ -57,7 +58,7 @@ def _incumbent_lines(status: Status) -> list[str]:
     if best is None:
         return ["no baseline yet"]
     what = "the baseline" if best["incumbent"] is None else f"experiment {best['number']}"
-    seeds = ", ".join(f"{value:.6f} (seed {seed})" for seed, value in best["seeds"].items())
+    seeds = ", ".join(f"{number(value)} (seed {seed})" for seed, value in best["seeds"].items())
     lines = [
         f"incumbent: {what}, commit {best['commit']}: {one_line(best['description'], DESCRIPTION_WIDTH)}",
         f"  measured: {seeds or 'no completed trial'}",
@@ -65,7 +66,7 @@ def _incumbent_lines(status: Status) -> list[str]:
     noise = status.noise
     if noise is not None:
         lines.append(
-            f"  level {noise['incumbent_level']:.6f} ± {NORMAL_95 * noise['incumbent_se']:.6f} (95 %); "
+            f"  level {number(noise['incumbent_level'])} ± {margin(noise['incumbent_se'])} (95 %); "
             f"gain booked since the baseline {number(noise['credited_gain'])}"
         )
         lines.append(
@@ -77,11 +78,11 @@ def _incumbent_lines(status: Status) -> list[str]:
     return lines
 
 
-def _history_line(each: dict[str, Any]) -> str:
-    value = "-" if each["metric"] is None else f"{each['metric']:.6f}"
+def _history_line(each: dict[str, Any], width: int) -> str:
+    value = number(each["metric"])
     word = each["status"] or each["state"]
     description = one_line(each["description"], DESCRIPTION_WIDTH)
-    return f"  {each['number']:>4} {each['commit']} {value:>12} {word:<8}{description}"
+    return f"  {each['number']:>4} {each['commit']} {value:>{width}} {word:<8}{description}"
 
 
 def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
@@ -95,7 +96,8 @@ def experiment_lines(experiment: dict[str, Any], metric: str) -> list[str]:
     ]
     for trial in experiment["trials"]:
         if trial["metric"] is not None:
-            lines.append(f"  seed {trial['seed']}: {metric} {trial['metric']:.6f} in {duration(trial['duration_s'])}")
+            value, took = number(trial["metric"]), duration(trial["duration_s"])
+            lines.append(f"  seed {trial['seed']}: {metric} {value} in {took}")
         elif trial["outcome"] is not None:
             word = trial["outcome"].replace("_", " ")
             lines.append(f"  seed {trial['seed']}: {word}: {one_line(trial['reason'], 200)}")
@@ -146,8 +148,7 @@ def render_run(status: Status, shown: dict[str, Any], notes: list[str]) -> str:
 def render_decision(decision: Decision, status: Status) -> str:
     """What ``log_result.py`` says."""
     experiment = decision.experiment
-    value = "-" if experiment.metric is None else f"{experiment.metric:.6f}"
-    head = f"experiment {experiment.number}: {experiment.status}, {status.metric} {value}"
+    head = f"experiment {experiment.number}: {experiment.status}, {status.metric} {number(experiment.metric)}"
     lines = [head if decision.changed else f"nothing to decide; last {head}"]
     if experiment.reason and decision.changed:
         lines.append(f"  {one_line(experiment.reason, 400)}")

@@ -7,6 +7,7 @@ from itertools import groupby
 
 from autoresearch.campaign.memory import Earlier, Family, Lesson, Memory
 from autoresearch.output import one_line
+from autoresearch.report.format import number
 
 CAMPAIGNS_SHOWN = 3
 FAMILIES_SHOWN = 6
@@ -69,7 +70,7 @@ def render_lessons(lessons: Sequence[Lesson], *, left_off: bool) -> str:
 def _result(earlier: Earlier) -> str:
     way = ""
     if earlier.first is not None and earlier.best is not None:
-        way = f" {earlier.first:.6f} -> {earlier.best:.6f}"
+        way = f" {number(earlier.first)} -> {number(earlier.best)}"
     return f"{earlier.tag}: {earlier.metric}{way}, {earlier.kept} of {earlier.tried} kept"
 
 

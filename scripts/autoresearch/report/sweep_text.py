@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from autoresearch.output import one_line, say
+from autoresearch.report.format import NOTHING, number
 
 if TYPE_CHECKING:
     from autoresearch.campaign.sweep import Sweep
@@ -74,7 +75,7 @@ class Watcher:
 
 
 def _outcome(point: PointResult) -> str:
-    metric = "no metric" if point.metric is None else f"{point.metric:.6f}"
+    metric = "no metric" if point.metric is None else number(point.metric)
     description = one_line(point.description, TABLE_WIDTH)
     if point.skipped:
         known = f" (experiment {point.number}: {metric})" if point.number is not None else ""
@@ -87,14 +88,13 @@ def render_sweep(sweep: Sweep) -> str:
     width = min(TABLE_WIDTH, max([len(point.description) for point in sweep.points], default=5))
     lines = [f"{'#':>4}  {'point':<{width}}  {'status':<8} {'metric':>10}  verdict"]
     for point in sweep.points:
-        number = "-" if point.number is None else str(point.number)
-        metric = "-" if point.metric is None else f"{point.metric:.6f}"
+        which = NOTHING if point.number is None else str(point.number)
         note = f"{point.verdict} (skipped: {point.skipped})" if point.skipped else point.verdict
         lines.append(
-            f"{number:>4}  {one_line(point.description, width):<{width}}  "
-            f"{point.status or '-':<8} {metric:>10}  {note}".rstrip()
+            f"{which:>4}  {one_line(point.description, width):<{width}}  "
+            f"{point.status or '-':<8} {number(point.metric):>10}  {note}".rstrip()
         )
     best = sweep.incumbent
     if best is not None and best.metric is not None:
-        lines.append(f"incumbent: experiment {best.number} ({best.description}), {best.metric:.6f}")
+        lines.append(f"incumbent: experiment {best.number} ({best.description}), {number(best.metric)}")
     return "\n".join(lines)
