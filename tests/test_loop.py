@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import RunScript
+from tests.conftest import ROOT, RunScript
 from tests.loop_bench import BRANCH, CONFIG, PREPARE, TAG, TRAIN, Loop, make_loop
 from tests.trial_bench import eventually
 
@@ -259,6 +260,39 @@ def test_metric_of_any_size_is_told_in_digits_that_show_it(
     assert next(line for line in lines if line[:1] == ["level"])[1] == best
     assert f"`val_bpb` {best}, experiment 1" in (loop.folder / "CLAUDE.md").read_text()
     assert swept in loop.run("sweep", "--set", "LR=5", cwd=loop.folder).stdout
+
+
+def on_a_read_only_disk(loop: Loop, *command: str) -> subprocess.CompletedProcess[str]:
+    """A script with the project's folder mounted read-only, for that script alone."""
+    mount = 'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 99; cd "$0"; exec "$@"'
+    script = [sys.executable, str(ROOT / "scripts" / command[0]), *command[1:]]
+    inside = ["unshare", "-m", "sh", "-c", mount, str(loop.folder)]
+    done = subprocess.run([*inside, *script], check=False, capture_output=True, text=True)
+    if done.returncode == 99 or done.stderr.startswith("unshare: "):
+        pytest.skip(f"a read-only disk needs the right to mount one: {done.stderr.strip()}")
+    return done
+
+
+@pytest.mark.parametrize("ends", ["closed", "killed"])
+def test_what_only_looks_works_on_a_read_only_disk(loop: Loop, ends: str) -> None:
+    if ends == "killed":  # SQLite leaves what it wrote last beside the ledger
+        code = "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        code += "db.execute(\"UPDATE experiment SET description = 'written last'\"); os._exit(0)"
+        subprocess.run([sys.executable, "-c", code, loop.folder / ".git/autoresearch/ledger.db"], check=True)
+    done = on_a_read_only_disk(loop, "summarize.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1 experiment in " in done.stdout
+    assert ("written last" in done.stdout) == (ends == "killed")
+    assert on_a_read_only_disk(loop, "status.py", "--memory").returncode == 0
+
+
+@pytest.mark.parametrize("command", [["status.py"], ["compare.py", "baseline", "best"], ["finalize.py", "--dry-run"]])
+def test_what_keeps_records_says_so_on_a_read_only_disk(loop: Loop, command: list[str]) -> None:
+    done = on_a_read_only_disk(loop, *command)
+    assert (done.returncode, done.stdout) == (5, "")
+    said, hint = done.stderr.splitlines()
+    assert said.endswith(f"{loop.folder}/.git/autoresearch/{TAG}, which cannot be written: Read-only file system.")
+    assert hint.endswith("summarize.py")
 
 
 def test_status_against_the_verdict_is_refused(loop: Loop) -> None:

@@ -146,8 +146,9 @@ def _known_failure(error: OSError | sqlite3.Error) -> AutoresearchError | None:
     text = str(error).lower()
     if isinstance(error, sqlite3.Error):
         if "full" in text or "readonly" in text or "unable to open" in text or "disk i/o" in text:
+            what = "opened" if "unable to open" in text else "written"
             return MachineError(
-                f"the ledger cannot be written: {error}.", hint="Free disk space or mend the folder's rights: df -h ."
+                f"the ledger cannot be {what}: {error}.", hint="Free disk space or mend the folder's rights: df -h ."
             )
         if "locked" in text:
             return MachineError(f"the ledger is busy: {error}.", hint="Run the command again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from autoresearch.config import Config
-from autoresearch.errors import NoCampaignError, StillRunningError
+from autoresearch.errors import MachineError, NoCampaignError, StillRunningError
 from autoresearch.ledger import Campaign, Ledger, Status
 from autoresearch.repo import Repo
 
@@ -137,8 +138,16 @@ def lock(folder: Path, *, wait_s: float) -> Iterator[None]:
 
     A flock dies with its process, so a killed command never leaves a lock behind.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise MachineError(
+            f"This command keeps records in {folder}, which cannot be written: {error.strerror}.",
+            hint="To look only, which needs no record: python scripts/summarize.py",
+        ) from None
     try:
         deadline = time.monotonic() + wait_s
         while True:

@@ -7,6 +7,7 @@ It lies in the repository's common git directory, where no ``git reset``, ``clea
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -79,8 +80,7 @@ class Ledger:
         self.path = folder / LEDGER_FILE
         if create:
             folder.mkdir(parents=True, exist_ok=True)
-        target = str(self.path) if create or self.path.exists() else ":memory:"
-        self._db = sqlite3.connect(target, timeout=BUSY_S, isolation_level=None)
+        self._db = self._open(create)
         self._db.row_factory = sqlite3.Row
         self._depth = 0
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -94,6 +94,24 @@ class Ledger:
             self._switch_to_wal()
             self._db.executescript(f"BEGIN IMMEDIATE; {_TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         self._db.execute("PRAGMA synchronous = FULL")  # a decision survives a power cut
+
+    def _open(self, create: bool) -> sqlite3.Connection:
+        if not (create or self.path.exists()):
+            return _connect(":memory:")
+        if create or os.access(self.path.parent, os.W_OK):
+            return _connect(str(self.path))
+        # SQLite keeps two files beside a ledger that it reads, and must be told where it cannot make them.
+        address = f"{self.path.absolute().as_uri()}?mode=ro"
+        database = _connect(address)
+        try:
+            database.execute("PRAGMA user_version")
+        except sqlite3.OperationalError:
+            database.close()
+            newest = self.path.with_name(f"{LEDGER_FILE}-wal")
+            if newest.exists() and newest.stat().st_size:  # it would be passed over
+                raise
+            return _connect(f"{address}&immutable=1")
+        return database
 
     def _switch_to_wal(self) -> None:
         """Let readers look while a decision is written.
@@ -379,6 +397,10 @@ def _fields(row: sqlite3.Row, json_fields: tuple[str, ...]) -> dict[str, Any]:
         if fields[name] is not None:
             fields[name] = json.loads(fields[name])
     return fields
+
+
+def _connect(address: str) -> sqlite3.Connection:
+    return sqlite3.connect(address, timeout=BUSY_S, isolation_level=None, uri=address.startswith("file:"))
 
 
 def _campaign(row: sqlite3.Row) -> Campaign:
