@@ -16,7 +16,10 @@ from tests.loop_bench import TAG, Loop
 from tests.noise_bench import CONFIG, comment, comment_with_luck, make_noisy_loop, next_seeds, rule
 from tests.trial_bench import eventually
 
+from autoresearch.campaign.compare import Comparison
 from autoresearch.ledger import DECIDING, Purpose, Trial
+from autoresearch.report.claim_text import render_comparison
+from autoresearch.verdict.claim import compare_arms
 
 CLAIMS = (Purpose.CLAIM, Purpose.TEST)
 
@@ -208,3 +211,15 @@ def test_where_higher_is_better_a_gain_goes_up(tmp_path: Path, run_script: RunSc
     assert found["claim"]["mean_b"] > found["claim"]["mean_a"]
     assert (found["claim"]["word"], found["claim"]["gain"] > 0) == ("confirmed", True)
     assert loop.call("compare", "best", "baseline", "--seeds", 5)["claim"]["word"] == "inconclusive"
+
+
+def test_a_small_p_is_no_zero_in_the_text() -> None:
+    before, after = dict.fromkeys(range(5), 1.0), {seed: 0.5 + seed / 1000 for seed in range(5)}
+    claim = compare_arms(before, after, "lower")
+    assert claim.p_t is not None
+    assert 0 < claim.p_t < 1e-6
+    found = Comparison(
+        a="baseline", b="experiment 1", metric="val_bpb", direction="lower", seeds=tuple(before), runs_a=before,
+        runs_b=after, failed=(), claim=claim, test={},
+    )  # fmt: skip
+    assert f"paired t p = {claim.p_t:.3g}, Wilcoxon p = {claim.p_wilcoxon:.3g} (one-sided)" in render_comparison(found)

@@ -280,7 +280,7 @@ def test_notes_are_the_agents_last_ones(builder: LedgerBuilder) -> None:
     text = render(summary)
     assert "\n#25 crash: learned 24 and [31mmore [0m\n" in text
     assert "\x1b" not in text
-    assert "… and 16 earlier more" in text
+    assert "… and 16 earlier" in text
 
 
 def test_insights_are_shown_behind_bars_and_bounded(builder: LedgerBuilder, tmp_path: Path) -> None:

@@ -250,6 +250,34 @@ def test_times_failures_and_families_add_up_to_the_trials(ledger: Ledger) -> Non
     assert summary.experiments_per_h == pytest.approx((len(rows) - 1) / (elapsed_s / 3600), rel=1e-6)
 
 
+def test_a_comparison_on_the_next_day_makes_no_night_longer(ledger: Ledger) -> None:
+    builder = LedgerBuilder(ledger, COMMITS)
+    baseline = builder.baseline([1.00, 1.02, 1.04])
+    night = summarise(ledger, builder.campaign)
+    builder.at(9 * 3600)
+    builder.trial(baseline, 1001, Purpose.CLAIM, metric=1.01)
+    day = summarise(ledger, builder.campaign)
+    assert (day.elapsed_s, day.experiments_per_h) == (night.elapsed_s, night.experiments_per_h) == (900, 4.0)
+    assert (day.throughput.trials, day.throughput.trial_s, day.throughput.busy_share) == (4, 1200, 1.0)
+    assert ended_at(ledger.trials("apr5")[-1]) == datetime.fromisoformat(day.last_at or "")
+    builder.idea("the loop goes on", [1.3])
+    assert summarise(ledger, builder.campaign).elapsed_s == 9 * 3600 + 5 * 300
+
+
+@pytest.mark.parametrize("width", [76, 80, 100, 200])
+def test_what_each_figure_of_the_best_is_stands_there_in_full(ledger: Ledger, width: int) -> None:
+    builder = LedgerBuilder(ledger, COMMITS)
+    builder.baseline([1.00, 1.001, 1.002])
+    builder.idea("good", [0.9])
+    text = render(summarise(ledger, builder.campaign), width=width, colour=False)
+    told = text[text.index("how good is it") : text.index("\nbaseline  ")]
+    assert max(map(len, told.splitlines())) <= width
+    words = " ".join(told.split())
+    for last in ("seed 1, keep", "its 1 seed also chose it", "misses counted"):
+        assert last.split()[-1] in words
+    assert "…" not in told
+
+
 def test_retests_inform_the_credit_and_not_the_mean(ledger: Ledger) -> None:
     builder = LedgerBuilder(ledger, COMMITS)
     builder.baseline([1.00, 1.02, 1.04])
@@ -493,7 +521,7 @@ def test_text_is_bounded_for_a_long_campaign(ledger: Ledger, width: int) -> None
     assert shown[:-1] == [str(each.number) for each in summary.kept[-14:]]
     rows = text[text.index("Kept ideas") :].splitlines()
     assert [row for row in rows if "…" in row[1:-1]] == [], "only the last column is cut"
-    assert f"… and {len(summary.kept) - 14} earlier more" in text
+    assert f"… and {len(summary.kept) - 14} earlier" in text
     assert f"… and {len(summary.failures) - 5} more" in text
     assert f"… and {len(summary.families) - 6} more" in text
 
@@ -665,7 +693,7 @@ def test_comparison_has_a_line_for_each_campaign_and_is_bounded(ledger: Ledger) 
     assert "apr4:" not in text
     assert "apr5: val_bpb, lower is better" in text
     assert text.splitlines()[-2].split()[:3] == ["1", "1", "0"]
-    assert text.splitlines()[-1] == "… and 5 older more"
+    assert text.splitlines()[-1] == "… and 5 older"
 
 
 # ---- the script

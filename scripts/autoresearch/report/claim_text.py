@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from autoresearch.campaign.compare import Comparison
 from autoresearch.output import one_line
-from autoresearch.report.format import number, signed
+from autoresearch.report.format import NOTHING, number, signed
 
 
 def render_comparison(found: Comparison) -> str:
@@ -37,4 +37,4 @@ def render_comparison(found: Comparison) -> str:
 
 
 def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return NOTHING if value is None else f"{value:.3g}"

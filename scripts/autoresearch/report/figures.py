@@ -138,7 +138,7 @@ class OutcomeTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Throughput:
-    """How well the night was used. ``busy_s``: seconds in which at least one trial ran, of ``elapsed_s``."""
+    """How well the night was used. ``busy_s``: seconds of ``elapsed_s`` in which at least one trial ran."""
 
     trials: int  # ended ones, those of claims and re-tests too
     trial_s: float  # their sum
@@ -278,7 +278,7 @@ class Summary:
     epoch: int
     started_at: str | None  # the first experiment
     last_at: str | None  # the last thing that happened to an experiment or a trial
-    elapsed_s: float
+    elapsed_s: float  # of the loop, without comparisons after its end
     experiments_per_h: float | None  # decided ones over the time elapsed
     throughput: Throughput
     experiments: Counts

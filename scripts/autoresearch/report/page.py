@@ -11,7 +11,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import OverflowMethod, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -38,15 +38,17 @@ class Section:
     parts: Sequence[RenderableType]
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], width: int) -> Table:
-    """A table without rules for ``width`` cells, of which only the last column, a description, is cut."""
+def table(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], width: int, *, wraps: bool = False) -> Table:
+    """A table without rules for ``width`` cells, of which only the last column, a description, is cut or ``wraps``."""
     from rich.table import Table
 
     shown = _fitting(columns, rows, width)
     made = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="dim", expand=True)
     for at in shown[:-1]:
         made.add_column(columns[at].title, justify="left" if columns[at].words else "right", no_wrap=True)
-    made.add_column(columns[-1].title, no_wrap=True, overflow="ellipsis", ratio=1)  # it takes what the others leave
+    # It takes what the others leave.
+    overflow: OverflowMethod = "fold" if wraps else "ellipsis"
+    made.add_column(columns[-1].title, no_wrap=not wraps, overflow=overflow, ratio=1)
     for row in rows:
         made.add_row(*(row[at] for at in shown))
     return made
@@ -102,9 +104,9 @@ def command(text: str) -> Text:
     return Text(f"   {text}", style="cyan", no_wrap=True, overflow="ignore")
 
 
-def more(length: int, shown: int, what: str = "") -> list[Text]:
+def more(length: int, shown: int, what: str = "more") -> list[Text]:
     """How much a list of ``length`` goes on after the entries shown; [] if it does not."""
-    return [line(f"… and {length - shown} {what}more", "dim")] if length > shown else []
+    return [line(f"… and {length - shown} {what}", "dim")] if length > shown else []
 
 
 def page_width(width: int | None = None) -> int:

@@ -32,7 +32,7 @@ def kept(summary: Summary, width: int) -> Section:
     undone = sum(bool(each.undone) for each in summary.kept)
     title = f"Kept ideas ({len(summary.kept) - undone}" + (f", and {undone} taken back)" if undone else ")")
     shown = judged_table(summary.kept[-KEPT_SHOWN:], width, epochs=summary.epoch > 1)
-    return Section(title=title, parts=[*shown, *more(len(summary.kept), KEPT_SHOWN, "earlier ")])
+    return Section(title=title, parts=[*shown, *more(len(summary.kept), KEPT_SHOWN, "earlier")])
 
 
 def near_misses(summary: Summary, width: int) -> Section:
@@ -179,7 +179,7 @@ def notes(summary: Summary) -> Section:
         for each in summary.notes[-NOTES_SHOWN:]
     ]
     title = f"The agent's notes ({summary.noted})"
-    return Section(title=title, parts=[*shown, *more(summary.noted, NOTES_SHOWN, "earlier ")])
+    return Section(title=title, parts=[*shown, *more(summary.noted, NOTES_SHOWN, "earlier")])
 
 
 def insights(summary: Summary) -> Section:

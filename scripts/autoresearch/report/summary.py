@@ -141,7 +141,7 @@ def _summary(moment: _Moment, insights: str) -> Summary:
         last_at=last_at,
         elapsed_s=elapsed_s,
         experiments_per_h=decided * 3600 / elapsed_s if elapsed_s > 0 else None,
-        throughput=throughput(trials, elapsed_s),
+        throughput=throughput(trials, started_at, elapsed_s),
         experiments=counts,
         baseline=baseline,
         incumbent=incumbent,

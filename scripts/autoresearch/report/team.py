@@ -140,9 +140,8 @@ def _gain(summary: Summary) -> tuple[float | None, float | None, float | None, b
 
 
 def _elapsed_s(summaries: Sequence[Summary]) -> float:
-    begun = [summary for summary in summaries if summary.started_at and summary.last_at]
+    begun = [(datetime.fromisoformat(each.started_at), each.elapsed_s) for each in summaries if each.started_at]
     if not begun:
         return 0.0
-    first = min(datetime.fromisoformat(each.started_at) for each in begun if each.started_at)
-    last = max(datetime.fromisoformat(each.last_at) for each in begun if each.last_at)
-    return (last - first).total_seconds()
+    first = min(start for start, _ in begun)
+    return max((start - first).total_seconds() + elapsed_s for start, elapsed_s in begun)

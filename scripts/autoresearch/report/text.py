@@ -95,7 +95,7 @@ def render_comparison(summaries: Sequence[Summary], *, width: int | None = None,
         for summary in summaries[-CAMPAIGNS_SHOWN:]
     ]
     parts: list[RenderableType] = [line(f"Campaigns ({len(summaries)})", "bold"), table(columns, rows, width)]
-    return print_page([*parts, *more(len(summaries), CAMPAIGNS_SHOWN, "older ")], width, colour)
+    return print_page([*parts, *more(len(summaries), CAMPAIGNS_SHOWN, "older")], width, colour)
 
 
 # ---- the first lines
@@ -156,7 +156,7 @@ def _honesty(summary: Summary, width: int) -> Iterator[Table]:
             Column(title="what that is"),
         ]
         if width >= WIDE_ENOUGH:
-            yield table(columns, rows, width)
+            yield table(columns, rows, width, wraps=True)
         else:
             yield facts((name, f"{value}, {gain}: {what}") for name, value, gain, what in rows)
 
