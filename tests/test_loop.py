@@ -582,6 +582,15 @@ def test_baseline_that_fails_is_mended(tmp_path: Path, run_script: RunScript) ->
     assert loop.experiment("faster", LR=8) == "keep"
 
 
+def test_baseline_that_was_given_up_is_nothing_to_compare_with(tmp_path: Path, run_script: RunScript) -> None:
+    loop = make_loop(tmp_path / "project", run_script, files={"train.py": f"raise OSError('no data')\n{TRAIN}"})
+    loop.baseline()
+    assert "1 experiment (0 kept, 0 discarded, 0 crashed, 1 open)" in loop.run("status", cwd=loop.folder).stdout
+    loop.log("--status", "crash")
+    assert "1 experiment (0 kept, 0 discarded, 1 crashed)\n" in loop.run("status", cwd=loop.folder).stdout
+    assert loop.call("compare", "baseline", "best", expect=3)["message"] == "No baseline has been measured."
+
+
 def test_edit_that_waits_for_the_baseline_is_the_next_experiment(fresh: Loop) -> None:
     ran = fresh.submit("faster", LR=8)
     assert (ran["experiment"]["description"], ran["experiment"]["metric"]) == ("baseline", 0.9979)

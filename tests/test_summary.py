@@ -627,6 +627,9 @@ def test_campaign_of_only_crashes(ledger: Ledger) -> None:
     assert "2 experiments in 10 min 0 s (12.0 per hour): 0 kept, 0 discarded, 2 crashed, 0 open" in text
     assert "No baseline has been measured" in text
     assert section(text, "Failed trials")[0].split()[:4] == ["crashed", "oom_gpu", "2", "2"]
+    assert "measure the unmodified code" in " ".join(text.split())
+    assert text.endswith('   python scripts/run_experiment.py -d "baseline"\n')
+    assert "\n\n\n" not in text
 
 
 def test_baseline_that_is_still_running(ledger: Ledger) -> None:

@@ -137,7 +137,7 @@ def _check_idle(oc: OpenCampaign) -> None:
             hint="python scripts/status.py",
             code="open_experiment",
         )
-    if oc.ledger.baseline(oc.tag, oc.campaign.epoch) is None:
+    if not oc.is_measured:
         raise NoCampaignError("No baseline has been measured.", hint='python scripts/run_experiment.py -d "baseline"')
 
 

@@ -9,7 +9,8 @@ from autoresearch.campaign.decide import Decision
 from autoresearch.campaign.revert import Reverted
 from autoresearch.campaign.status import Next, Status
 from autoresearch.output import fenced, one_line
-from autoresearch.report.format import duration, margin, number
+from autoresearch.plain import plain
+from autoresearch.report.format import duration, margin, number, signed
 from autoresearch.report.memory_text import memory_lines, near_miss_lines
 from autoresearch.report.open_text import open_lines, open_rows, open_title
 from autoresearch.report.others_text import other_lines
@@ -24,7 +25,8 @@ def render_status(status: Status) -> str:
     tried = sum(counts.values())
     lines = [
         f"campaign {status.tag} on {status.branch}: {tried} experiment{'s' * (tried != 1)} "
-        f"({counts.get('keep', 0)} kept, {counts.get('discard', 0)} discarded, {counts.get('crash', 0)} crashed)"
+        f"({counts.get('keep', 0)} kept, {counts.get('discard', 0)} discarded, {counts.get('crash', 0)} crashed"
+        + (f", {counts['open']} open)" if counts.get("open") else ")")
         + (f", epoch {status.epoch}" if status.epoch > 1 else ""),
         f"metric: {status.metric}, {status.direction} is better; budget {duration(status.budget_s)} for each trial",
     ]
@@ -67,10 +69,10 @@ def _incumbent_lines(status: Status) -> list[str]:
     if noise is not None:
         lines.append(
             f"  level {number(noise['incumbent_level'])} ± {margin(noise['incumbent_se'])} (95 %); "
-            f"gain booked since the baseline {number(noise['credited_gain'])}"
+            f"gain booked since the baseline {signed(noise['credited_gain'])}"
         )
         lines.append(
-            f"noise: one run varies by σ = {number(noise['sigma'])} (df {noise['sigma_df']}); "
+            f"noise: one run varies by σ = {plain(noise['sigma'], 3)} (df {noise['sigma_df']}); "
             f"runs at one seed correlate with ρ = {noise['rho']:.2f}"
         )
     if status.misses_in_a_row:

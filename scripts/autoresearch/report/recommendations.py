@@ -36,7 +36,7 @@ FAMILIES: tuple[tuple[str, ...], ...] = (
 class Recommendation:
     """One next step with the numbers that speak for it; ``command`` is to be typed, "" if it takes an idea first.
 
-    ``kind``: claim | retest | more_seeds | combine | constraint | ablate | drop | family.
+    ``kind``: baseline | claim | retest | more_seeds | combine | constraint | ablate | drop | family.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class Recommendation:
 def recommend(summary: Summary) -> list[Recommendation]:
     """The next steps, the most urgent first: what is believed has to be true before more is built on it."""
     return [
+        *_baseline(summary),
         *_claim(summary),
         *_retest(summary),
         *_more_seeds(summary),
@@ -55,6 +56,16 @@ def recommend(summary: Summary) -> list[Recommendation]:
         *_ablate(summary),
         *_family(summary),
     ]
+
+
+def _baseline(summary: Summary) -> Iterator[Recommendation]:
+    """Experiments, and none that an idea could be compared with."""
+    if summary.experiments.run and summary.incumbent is None and not summary.open_experiments:
+        yield Recommendation(
+            kind="baseline",
+            text="No baseline has been measured. See what broke, mend it, and measure the unmodified code.",
+            command='python scripts/run_experiment.py -d "baseline"',
+        )
 
 
 def _claim(summary: Summary) -> Iterator[Recommendation]:

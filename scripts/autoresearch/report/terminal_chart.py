@@ -56,7 +56,8 @@ def render_chart(
     summary = series.summary
     title = f"Campaign {summary.tag}: {summary.metric}, {summary.direction} is better"
     if not measured:
-        return f"{title}\nNothing has been measured yet; {plural(len(crashed), 'experiment')} crashed.\n"
+        told = f"; {plural(len(crashed), 'experiment')} crashed" if crashed else ""
+        return f"{title}\nNothing has been measured yet{told}.\n"
     window = _tight(metric_window(series), series)
     groups = _groups(series)
     figure = _figure(series, window, (width, height), groups)

@@ -46,7 +46,8 @@ def render(summary: Summary, *, width: int | None = None, colour: bool | None = 
     width = page_width(width)
     parts: list[RenderableType] = [*_headline(summary)]
     if summary.experiments.run:
-        parts += ["", *_honesty(summary, width), "", facts(_facts(summary))]
+        for figures in (list(_honesty(summary, width)), [facts(_facts(summary))]):
+            parts += ["", *figures] if figures else []
     for section in _sections(summary, width):
         if section.parts:
             parts += ["", paragraph(section.title, "bold"), *section.parts]
