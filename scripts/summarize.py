@@ -72,7 +72,10 @@ def build_parser() -> Parser:
     parser.add_argument("--html", metavar="FILE", type=Path, help="write the interactive report, one file for offline")
     out = parser.add_argument_group("exports, for other programs")
     out.add_argument(
-        "--csv", metavar="FILE", type=Path, help="one row an experiment; and FILE.trials.csv, one row a trial"
+        "--csv",
+        metavar="FILE",
+        type=Path,
+        help="one row an experiment; beside out.csv also out.trials.csv, one row a trial",
     )
     out.add_argument("--parquet", metavar="FILE", type=Path, help="the same two tables; needs pyarrow")
     out.add_argument("--mlflow", metavar="URI|DIR", help="a server, or a folder for a database; needs mlflow-skinny")

@@ -313,7 +313,7 @@ def test_status_and_its_live_view_tell_the_level_at_95_percent(tmp_path: Path, r
     assert half > 0
     text = loop.run("status", cwd=loop.folder).stdout
     assert f"level {noise['incumbent_level']:.6f} ± {half:.2g} (95 %); gain booked since the baseline +0\n" in text
-    assert f"one run varies by σ = {noise['sigma']:.3g} (df " in text, "as summarize.py says it"
+    assert f" = {noise['sigma']:.3g} (df {noise['sigma_df']}); " in text, "as summarize.py rounds it"
     shown = plain(Observer(loop.folder, TAG).look(), 80)
     assert f"best {noise['incumbent_level']:.6f} ± {half:.2g} (95 %) from" in shown
 
