@@ -155,6 +155,7 @@
   const markerSize = () => Math.max(4, Math.min(11, 60 / Math.sqrt(count))) * (narrow() ? 0.8 : 1);
 
   function openOnClick(id) {
+    if (!by(id).on) return; // nothing to draw there
     by(id).on("plotly_click", (event) => {
       const chosen = event.points.find((point) => point.customdata !== undefined && point.customdata !== null);
       if (chosen) showDetail(chosen.customdata);
@@ -330,8 +331,11 @@
   }
 
   function drawPanels() {
+    const isMeasured = (values) => values.some((value) => value !== null && value !== undefined);
+    by("memory-chart").closest("section").hidden = !isMeasured(columns.memory);
     draw("memory-chart", quantityTraces(columns.memory), { showlegend: false, xaxis: wholeTicks() });
-    const names = Object.keys(data.watched || {});
+    const names = Object.keys(data.watched || {}).filter((each) => isMeasured(data.watched[each]));
+    by("watched-chart").closest("section").hidden = !names.length;
     const name = names.includes(state.watched) ? state.watched : names.find((each) => /tok|mfu|throughput|speed|_per_/i.test(each)) || names[0];
     const select = by("watched");
     if (!select.options.length) select.append(...names.map((each) => element("option", { value: each }, each)));
@@ -356,10 +360,10 @@
     const grid = colour("grid");
     draw("time-chart", traces, {
       barmode: "stack", bargap: 0,
-      xaxis: { title: { text: unit[0] === "h" ? "hours" : "minutes", font: { size: 12 } }, anchor: "y2" },
+      xaxis: { title: { text: unit[0] === "h" ? "hours" : "minutes", font: { size: 12 }, standoff: 4 }, anchor: "y2" },
       yaxis: { domain: [0.42, 1], tickformat: ".0%", nticks: 4, rangemode: "tozero" },
       yaxis2: { domain: [0, 0.3], tickformat: ".0%", nticks: 3, gridcolor: grid, rangemode: "tozero", tickfont: { size: 11 }, automargin: true, zeroline: false },
-      legend: { orientation: "h", x: 0, y: -0.28, yanchor: "top", font: { size: 11.5 } },
+      legend: { orientation: "h", x: 0, y: narrow() ? -0.4 : -0.28, yanchor: "top", font: { size: 11.5 } },
     });
   }
 

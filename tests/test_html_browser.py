@@ -127,6 +127,29 @@ def test_campaigns_of_every_kind_are_shown_without_complaint(browser: Browser, t
             assert "No experiment has been run yet" in visited.page.inner_text("main")
 
 
+@pytest.mark.parametrize(("kind", "shown"), [("only_crashes", False), ("deterministic", True)])
+def test_a_chart_without_a_number_is_left_out(browser: Browser, tmp_path: Path, kind: str, shown: bool) -> None:
+    series = read_small(tmp_path / "project", KINDS[kind])
+    bare = [replace(each, peak_mem_mib=each.peak_mem_mib if shown else None) for each in series.experiments]
+    with visit(browser, written(replace(series, experiments=bare), tmp_path)) as visited:
+        assert visited.page.locator("#memory-chart").is_visible() is shown
+        assert visited.page.locator("#watched-chart").is_visible() is shown
+        assert visited.page.locator("#time-chart").is_visible()
+        assert visited.complaints == []
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE])
+def test_the_legend_of_the_times_lies_below_their_axis(
+    browser: Browser, report: Path, viewport: dict[str, int]
+) -> None:
+    with visit(browser, report, viewport=viewport) as visited:
+        title = visited.page.locator("#time-chart .xtitle").bounding_box()
+        legend = visited.page.locator("#time-chart .legend .bg").bounding_box()
+        assert title is not None
+        assert legend is not None
+        assert legend["y"] >= title["y"] + title["height"] - 1
+
+
 def test_numbers_of_any_size_are_written_as_in_the_text_report(browser: Browser, tmp_path: Path) -> None:
     values = [0.00099, 9.99e-5, 1.5e-12, 123456.789, 999999.9999999, 1234567.891, 1e12, -0.5, 0.0, 2 / 3]
 

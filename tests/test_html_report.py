@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.campaign_kinds import KINDS, NASTY, Fill, nasty_texts, only_a_baseline, read_small
+from tests.campaign_kinds import (
+    KINDS,
+    NASTY,
+    Fill,
+    deterministic,
+    nasty_texts,
+    only_a_baseline,
+    only_crashes,
+    read_small,
+)
 from tests.conftest import RunScript
 from tests.ledger_builder import LedgerBuilder
 from tests.simulated_campaign import simulate
@@ -325,6 +334,23 @@ def test_a_campaign_of_any_kind_has_a_page(tmp_path: Path, kind: str, direction:
 
 
 @pytest.mark.usefixtures("without_plotly")
+@pytest.mark.parametrize(
+    ("fill", "told"),
+    [
+        (only_crashes, "nothing to claim yet"),
+        (only_a_baseline, "nothing to claim yet"),
+        (deterministic, "exact"),
+    ],
+)
+def test_no_claim_is_asked_for_where_none_is_possible(
+    tmp_path: Path, without_plotly: None, fill: Fill, told: str
+) -> None:
+    page = Page(render_report(read_small(tmp_path / "project", fill, "lower")))
+    card = page.text.partition("Is it real?")[2].partition("Experiments")[0]
+    assert card.split("\n")[1].strip() == told
+    assert "--claim" not in card
+
+
 def test_a_claim_about_the_best_is_told(series: Series) -> None:
     assert series.summary.incumbent is not None
     best = series.summary.incumbent.commit
