@@ -24,19 +24,18 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
-from autoresearch.campaign.detect import Finding
-from autoresearch.campaign.opened import open_campaign
-from autoresearch.campaign.reconfigure import Reconfigured, reconfigure
-from autoresearch.campaign.setup import set_up
-from autoresearch.campaign.setup_plan import Request, SetUp
-from autoresearch.campaign.wishes import Wishes
 from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, one_line, run_script
-from autoresearch.report.memory_text import earlier_lines
+
+if TYPE_CHECKING:
+    from autoresearch.campaign.detect import Finding
+    from autoresearch.campaign.reconfigure import Reconfigured
+    from autoresearch.campaign.setup_plan import SetUp
 
 EXAMPLES = """\
   python scripts/setup_campaign.py
@@ -77,6 +76,12 @@ def build_parser() -> Parser:
 
 
 def work(args: argparse.Namespace) -> Result:
+    from autoresearch.campaign.opened import open_campaign
+    from autoresearch.campaign.reconfigure import reconfigure
+    from autoresearch.campaign.setup import set_up
+    from autoresearch.campaign.setup_plan import Request
+    from autoresearch.campaign.wishes import Wishes
+
     named = ("edit", "protect", "data", "watch")
     lists = {key: None if (value := getattr(args, key)) is None else tuple(filter(None, value)) for key in named}
     wishes = Wishes(
@@ -105,6 +110,8 @@ def _refuse_beside_reconfigure(args: argparse.Namespace) -> None:
 
 
 def _tell_set_up(done: SetUp) -> Result:
+    from autoresearch.report.memory_text import earlier_lines
+
     data = {
         "tag": done.tag, "branch": done.branch, "base_commit": done.base_commit, "dry_run": done.dry_run,
         "config": done.config.shown(),

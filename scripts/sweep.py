@@ -28,15 +28,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.dont_write_bytecode = True  # nothing is ever written into the bundle's folder
 
-from autoresearch.campaign.points import Kind, parse_axis
-from autoresearch.campaign.sweep import Plan, run_sweep
 from autoresearch.errors import UsageError
 from autoresearch.output import Parser, Result, run_script
-from autoresearch.report.sweep_text import Watcher, render_sweep
+
+if TYPE_CHECKING:
+    from autoresearch.campaign.sweep import Plan
 
 DEFAULT_TRIALS = 20
 EXAMPLES = """\
@@ -69,6 +70,9 @@ def build_parser() -> Parser:
 
 
 def work(arguments: argparse.Namespace) -> Result:
+    from autoresearch.campaign.sweep import run_sweep
+    from autoresearch.report.sweep_text import Watcher, render_sweep
+
     plan = build_plan(arguments)
     with Watcher(plan.max_trials) as watcher:
         sweep = run_sweep(arguments.project, arguments.tag, plan, watcher)
@@ -83,6 +87,9 @@ def work(arguments: argparse.Namespace) -> Result:
 
 def build_plan(arguments: argparse.Namespace) -> Plan:
     """The sweep that the flags ask for; ``UsageError`` where they ask for none."""
+    from autoresearch.campaign.points import Kind, parse_axis
+    from autoresearch.campaign.sweep import Plan
+
     axes = [parse_axis(kind, text) for kind in Kind for text in getattr(arguments, kind.value)]
     labels = [axis.label for axis in axes]
     if arguments.max_trials is not None and arguments.max_trials < 1:
@@ -110,6 +117,8 @@ def build_plan(arguments: argparse.Namespace) -> Plan:
 
 def auto_plan(arguments: argparse.Namespace, labels: Sequence[str]) -> Plan:
     """A climb; it takes no axes and no sampler."""
+    from autoresearch.campaign.sweep import Plan
+
     beside = [*labels, *(["--sampler"] if arguments.sampler else [])]
     if beside:
         raise UsageError(

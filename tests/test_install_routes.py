@@ -235,6 +235,19 @@ def test_npx_skills_installs_from_a_path(world: World, published: Path, project:
     assert_campaign_works(world, skill, project)
 
 
+# ---- a Python without the packages
+
+
+@pytest.mark.parametrize("words", [["status"], ["setup_campaign"], ["sweep", "--set", "LR=1"]])
+def test_python_without_the_packages_is_told_how_they_come(tmp_path: Path, words: list[str]) -> None:
+    command = [sys.executable, "-S", str(ROOT / "scripts" / f"{words[0]}.py"), *words[1:]]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 5
+    said, hint = done.stderr.splitlines()
+    assert f"is not installed for {sys.executable}: No module named " in said
+    assert hint.endswith(f" -m pip install {ROOT}, or call the script by uv run")
+
+
 # ---- read-only
 
 

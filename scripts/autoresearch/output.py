@@ -12,6 +12,7 @@ import errno
 import json
 import math
 import os
+import shlex
 import signal
 import sqlite3
 import sys
@@ -32,6 +33,8 @@ from autoresearch.errors import (
 from autoresearch.typed import typed, typed_undo, with_typed
 
 SCHEMA = 1
+BUNDLE = Path(__file__).resolve().parents[2]
+OURS = "autoresearch"
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
 EXIT_CODES = """exit codes:
@@ -89,7 +92,7 @@ def run_script(parser: Parser, work: Callable[[argparse.Namespace], Result], arg
     except KeyboardInterrupt:
         interrupted = AutoresearchError("Interrupted.", hint="python scripts/status.py", code="interrupted")
         return answer.fail(interrupted, EXIT_INTERRUPTED)
-    except (OSError, sqlite3.Error) as error:
+    except (ModuleNotFoundError, OSError, sqlite3.Error) as error:
         known = _known_failure(error)
         return answer.bug(error) if known is None else answer.fail(known, known.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place that reports bugs
@@ -141,9 +144,18 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _known_failure(error: OSError | sqlite3.Error) -> AutoresearchError | None:
-    """Full and read-only disks and a broken ledger are the machine's fault, not ours."""
+def _known_failure(error: ModuleNotFoundError | OSError | sqlite3.Error) -> AutoresearchError | None:
+    """Missing packages, full and read-only disks and a broken ledger are the machine's fault, not ours."""
     text = str(error).lower()
+    if isinstance(error, ModuleNotFoundError):
+        if (error.name or OURS).partition(".")[0] == OURS:
+            return None
+        install = f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(str(BUNDLE))}"
+        return MachineError(
+            f"A package that the scripts need is not installed for {sys.executable}: {error}.",
+            hint=f"{install}, or call the script by uv run",
+            code="missing_package",
+        )
     if isinstance(error, sqlite3.Error):
         if "full" in text or "readonly" in text or "unable to open" in text or "disk i/o" in text:
             what = "opened" if "unable to open" in text else "written"

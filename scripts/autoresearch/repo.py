@@ -73,6 +73,8 @@ class Repo:
         os.environ["GIT_OPTIONAL_LOCKS"] = "0"  # questions must not fight over the index with the user's own git
         try:
             import git
+        except ModuleNotFoundError:  # GitPython itself
+            raise
         except ImportError as error:  # GitPython raises it when the git program is missing
             raise MachineError(f"git cannot be used: {error}.", hint="Install git (apt-get install git).") from None
         self.project = project.expanduser().resolve()
