@@ -92,8 +92,13 @@ def work(arguments: argparse.Namespace) -> Result:
     from autoresearch.report.team_text import render_all
     from autoresearch.report.text import render, render_comparison
 
+    if arguments.claim is not None and arguments.all_tags:
+        raise UsageError(
+            "--claim is about one campaign, and --all-tags means all.",
+            hint=f"Name one of them: python scripts/summarize.py --tag TAG --claim {arguments.claim}",
+        )
     check_pictures(arguments.plot, arguments.html, all_tags=arguments.all_tags)
-    if arguments.claim is not None and not arguments.all_tags:
+    if arguments.claim is not None:
         from autoresearch.campaign.compare import compare
 
         compare(

@@ -86,6 +86,36 @@ def test_commit_against_itself_and_unknown_names_are_refused(loop: Loop) -> None
     assert loop.call("compare", "baseline", "7", expect=2)["code"] == "unknown_commit"
 
 
+def test_comparison_ends_as_soon_as_too_few_seeds_can_be_completed(loop: Loop) -> None:
+    loop.write({"train.py": f"raise OSError('no data')\n{loop.text()}"})
+    loop.submit("crashes")
+    loop.log("--status", "crash")
+    refused = loop.call("compare", "baseline", "1", "--seeds", 6, expect=2)
+    assert refused["code"] == "too_few_pairs"
+    assert "experiment 1 at seed " in refused["message"]
+    assert "no data" in refused["message"]
+    assert len(of_purpose(loop, *CLAIMS)) == 3, "of six seeds one may fail"
+    assert loop.experiment("A", A=1) == "keep", "the loop goes on"
+
+
+def test_comparison_goes_on_when_who_watched_has_gone(loop: Loop) -> None:
+    assert loop.experiment("A", A=1) == "keep"
+    command = [sys.executable, str(ROOT / "scripts" / "compare.py"), "baseline", "best", "--seeds", "5"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=loop.folder, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe) as compare:
+        assert compare.stdout is not None
+        assert compare.stderr is not None
+        compare.stderr.close()
+        assert b"confirmed" in compare.stdout.read()
+    assert compare.returncode == 0
+
+
+def test_claim_about_all_campaigns_is_refused(loop: Loop) -> None:
+    refused = loop.call("summarize", "--all-tags", "--claim", 5, expect=2)
+    assert refused["message"] == "--claim is about one campaign, and --all-tags means all."
+    assert of_purpose(loop, *CLAIMS) == []
+
+
 def test_open_experiment_is_decided_before_a_claim(loop: Loop) -> None:
     loop.submit("A", A=1)
     assert loop.call("compare", "baseline", "1", expect=4)["code"] == "open_experiment"

@@ -8,6 +8,7 @@ Everything else a script says goes to stderr.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import json
 import math
@@ -178,7 +179,8 @@ def _known_failure(error: ModuleNotFoundError | OSError | sqlite3.Error) -> Auto
 
 def say(text: str) -> None:
     """Progress for whoever watches; stdout stays the result's."""
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(BrokenPipeError):  # who watched has gone; the work goes on
+        print(text, file=sys.stderr, flush=True)
 
 
 def _print(text: str) -> None:

@@ -18,11 +18,12 @@ from autoresearch.campaign.notices import tell_claim
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward, collect
 from autoresearch.campaign.run import check_head
-from autoresearch.campaign.trials import launch_trial, own_settings
+from autoresearch.campaign.trials import cancel_trials, launch_trial, own_settings
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, Purpose, Status, Trial
 from autoresearch.merge import merge_texts
+from autoresearch.output import one_line
 from autoresearch.trial import RESULT_FILE, Outcome
 from autoresearch.verdict.claim import LEAST_SEEDS, Claim, Contribution, compare_arms, leave_one_out
 
@@ -42,6 +43,9 @@ class Arm:
     @property
     def commit(self) -> str:
         return self.experiment.commit
+
+
+Job = tuple[Arm, int]  # an arm at a seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,14 +101,22 @@ def compare(
     jobs = [(arm, seed) for at, seed in enumerate(plan) for arm in (order if at % 2 == 0 else order[::-1])]
     runs: dict[str, dict[int, float]] = {}
     failed: list[str] = []
-    for (arm, seed), trial in zip(jobs, _run(project, tag, jobs, Purpose.CLAIM, tell), strict=True):
+
+    def check(found: Sequence[Trial | None]) -> None:
+        _check_pairs(arms, jobs, found, 1 if exploratory else LEAST_SEEDS)
+
+    for (arm, seed), trial in zip(
+        jobs, _run(project, tag, jobs, purpose=Purpose.CLAIM, tell=tell, check=check), strict=True
+    ):
         if trial.metric is None:
             assert trial.result is not None
             failed.append(f"{arm.name} at seed {seed}: {trial.result.reason}")
         else:
             runs.setdefault(arm.commit, {})[seed] = trial.metric
-    looks = _run(project, tag, [(arm, plan[0]) for arm in arms], Purpose.TEST, tell) if has_test else []
-    test = {arm.name: trial.metric for arm, trial in zip(arms, looks, strict=False)}
+    test: dict[str, float | None] = {}
+    if has_test:
+        looks = _run(project, tag, [(arm, plan[0]) for arm in arms], purpose=Purpose.TEST, tell=tell)
+        test = {arm.name: trial.metric for arm, trial in zip(arms, looks, strict=True)}
     runs_a, runs_b = (runs.get(arm.commit, {}) for arm in arms)
     claim = compare_arms(runs_a, runs_b, direction, exploratory)
     contributions = (
@@ -243,12 +255,28 @@ def _plan(oc: OpenCampaign, arms: Sequence[Arm], seeds: int) -> list[int]:
     return plan
 
 
-def _run(project: Path, tag: str, jobs: Sequence[tuple[Arm, int]], purpose: Purpose, tell: Tell) -> list[Trial]:
-    """The trial of each arm and seed: the one on record, or a new one, waited for; as many at once as may be."""
+def _run(
+    project: Path,
+    tag: str,
+    jobs: Sequence[Job],
+    *,
+    purpose: Purpose,
+    tell: Tell,
+    check: Callable[[Sequence[Trial | None]], None] = lambda _: None,
+) -> list[Trial]:
+    """The trial of each arm and seed: the one on record, or a new one, waited for; as many at once as may be.
+
+    What ``check`` raises when it sees the trials found so far ends it, and those under way with it.
+    """
     while True:
         with open_campaign(project, tag) as oc:
             collect(oc)
             found = [_on_record(oc, arm, seed, purpose) for arm, seed in jobs]
+            try:
+                check(found)
+            except UsageError:
+                cancel_trials(oc)
+                raise
             running = oc.ledger.open_trials(oc.tag)
             missing = [job for job, trial in zip(jobs, found, strict=True) if trial is None]
             if not missing and not any(trial.result is None for trial in found if trial):
@@ -263,6 +291,20 @@ def _run(project: Path, tag: str, jobs: Sequence[tuple[Arm, int]], purpose: Purp
         look_again = time.monotonic() + LIVENESS_S
         while not any(result.exists() for result in results) and time.monotonic() < look_again:
             time.sleep(POLL_S)
+
+
+def _check_pairs(arms: Sequence[Arm], jobs: Sequence[Job], found: Sequence[Trial | None], least: int) -> None:
+    """Raise where fewer than ``least`` seeds are left at which both arms may complete."""
+    lost: dict[int, str] = {}
+    for (arm, seed), trial in zip(jobs, found, strict=True):
+        if arm in arms and trial is not None and trial.result is not None and trial.metric is None:
+            lost[seed] = f"{arm.name} at seed {seed}: {trial.result.reason}"
+    if len({seed for _, seed in jobs}) - len(lost) < least:
+        raise UsageError(
+            f"A comparison needs {least} seeds that both complete: {one_line(next(reversed(lost.values())), 200)}.",
+            hint="Compare commits that run: python scripts/status.py --history 50",
+            code="too_few_pairs",
+        )
 
 
 def _on_record(oc: OpenCampaign, arm: Arm, seed: int, purpose: Purpose) -> Trial | None:
