@@ -79,9 +79,8 @@ class Repo:
             raise MachineError(f"git cannot be used: {error}.", hint="Install git (apt-get install git).") from None
         self.project = project.expanduser().resolve()
         if not self.project.is_dir():
-            raise NoCampaignError(
-                f"--project {project} is not a folder.", hint="Give the folder of the training code.", code="no_folder"
-            )
+            told, hint = f"--project {project} is not a folder.", "Give the folder of the training code."
+            raise NoCampaignError(told, hint=hint, code="no_folder")
         try:
             repo = git.Repo(self.project, search_parent_directories=True)
         except git.InvalidGitRepositoryError:
