@@ -105,9 +105,8 @@ def compare(
     def check(found: Sequence[Trial | None]) -> None:
         _check_pairs(arms, jobs, found, 1 if exploratory else LEAST_SEEDS)
 
-    for (arm, seed), trial in zip(
-        jobs, _run(project, tag, jobs, purpose=Purpose.CLAIM, tell=tell, check=check), strict=True
-    ):
+    trials = _run(project, tag, jobs, purpose=Purpose.CLAIM, tell=tell, check=check)
+    for (arm, seed), trial in zip(jobs, trials, strict=True):
         if trial.metric is None:
             assert trial.result is not None
             failed.append(f"{arm.name} at seed {seed}: {trial.result.reason}")
