@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -90,6 +91,16 @@ class Bench:
 
     def kinds(self) -> list[str]:
         return [event["kind"] for event in self.folder.events(1000)]
+
+    @contextlib.contextmanager
+    def tmux_stopped(self) -> Iterator[None]:
+        """The tmux server hangs."""
+        server = int(self.world.tmux("display-message", "-p", "#{pid}"))
+        os.kill(server, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(server, signal.SIGCONT)
 
     def kill_supervisor(self) -> None:
         os.kill(self.record().supervisor, signal.SIGKILL)

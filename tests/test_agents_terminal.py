@@ -258,6 +258,23 @@ def test_killed_server_is_nobody_there_and_a_new_start_works(bench: TerminalBenc
     shows(terminal, "ready")
 
 
+def test_tmux_that_is_stopped_is_told_in_time_and_nothing_is_lost(
+    bench: TerminalBench, monkeypatch: pytest.MonkeyPatch
+):
+    terminal = bench.start(*CAT)
+    shows(terminal, "ready")
+    monkeypatch.setattr("autoresearch.agents.terminal.ANSWER_PATIENCE_S", 0.5)
+    server = bench.server_pid()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        for ask in (terminal.look, terminal.pid, terminal.exists, terminal.enter, terminal.kill):
+            with pytest.raises(AgentError, match="tmux does not answer"):
+                ask()
+    finally:
+        os.kill(server, signal.SIGCONT)
+    shows(terminal, "ready")
+
+
 def test_closed_agent_window_is_nobody_there(bench: TerminalBench):
     terminal = bench.start(*CAT)
     bench.tmux("new-window", "-t", "night:", "cat")

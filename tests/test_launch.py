@@ -23,6 +23,7 @@ from autoresearch.agents.closing import log_traceback
 from autoresearch.agents.night import NightFolder
 from autoresearch.agents.outlook import Outlook
 from autoresearch.agents.policy import Act, Caps, Look, Memory, Pace, Policy, Sight, Spent
+from autoresearch.runner.processes import read_process
 
 __all__ = ["bench"]  # a fixture
 
@@ -258,6 +259,58 @@ def test_whoever_asks_for_the_lock_does_not_keep_the_supervisor_out(tmp_path: Pa
         assert time.monotonic() - began > 0.1
         assert folder.is_watched()
     asker.communicate()
+
+
+# ---- a tmux server that hangs
+
+
+@pytest.mark.slow
+def test_a_night_waits_for_a_tmux_that_hangs_and_goes_on_afterwards(bench: Bench) -> None:
+    bench.start()
+    client = bench.record().client
+    with bench.tmux_stopped():
+        eventually(lambda: "tmux does not answer" in bench.record().reason)
+        assert "tmux does not answer" in bench.call("--status")
+    bench.call("--send", "go on")
+    assert bench.heard()[-1] == "go on"
+    assert (bench.record().client, bench.record().memory.restarts) == (client, 0)
+    assert "error" not in bench.kinds()
+    bench.call("--stop")
+    bench.world.assert_empty()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_stop_while_tmux_hangs_ends_all_that_it_can_and_says_what_it_cannot(bench: Bench, watched: bool) -> None:
+    bench.start()
+    if not watched:
+        bench.kill_supervisor()
+    with bench.tmux_stopped():
+        assert "stopped by the user" in (said := bench.call("--stop"))
+        assert "tmux does not answer" in said
+        assert not read_process(bench.record().client)
+    assert "still runs, without a supervisor" in bench.start(expect=7)
+    bench.call("--stop")
+    bench.world.assert_empty()
+
+
+@pytest.mark.slow
+def test_a_night_ends_at_its_time_though_tmux_hangs(bench: Bench) -> None:
+    bench.start("obeys", "--hours", "0.001")
+    with bench.tmux_stopped():
+        eventually(lambda: "hours are over" in bench.record().reason)
+        eventually(lambda: bench.record().state == "ended")
+    bench.call("--stop")
+    bench.world.assert_empty()
+
+
+@pytest.mark.slow
+def test_a_start_on_a_tmux_that_hangs_is_one_clear_error(bench: Bench) -> None:
+    bench.world.tmux("new-session", "-d", "-s", "mine", "sleep", "600")
+    with bench.tmux_stopped():
+        assert "tmux does not answer" in bench.start(expect=5)
+    assert not bench.folder.path.exists()
+    bench.world.tmux("kill-server")
 
 
 # ---- a person at the client's keyboard

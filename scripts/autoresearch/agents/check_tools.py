@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from autoresearch.agents.check import Check, failed, passed, refused, warning
-from autoresearch.agents.terminal import NAME, require_tmux
-from autoresearch.errors import MachineError
+from autoresearch.agents.terminal import NAME, Terminal, require_tmux
+from autoresearch.errors import AgentError, MachineError
 
 if TYPE_CHECKING:
     from autoresearch.agents.profile import Profile
@@ -105,14 +105,15 @@ def check_session(session: str, socket: str) -> Check:
     name = "session"
     if not NAME.fullmatch(session):
         return failed(name, f"{session!r} cannot name a tmux session", "Use letters, digits, - and _.")
-    server = ["tmux", *(["-L", socket] if socket else [])]
     try:
-        _ask([*server, "has-session", "-t", f"={session}"])
-    except (OSError, subprocess.SubprocessError):
-        return passed(name, f"there is no tmux session {session} yet")
+        if not Terminal(session, socket=socket or None).is_taken():
+            return passed(name, f"there is no tmux session {session} yet")
+    except (AgentError, MachineError) as error:
+        return refused(name, error)
+    tmux = f"tmux -L {socket}" if socket else "tmux"
     return failed(
         name, f"there is a tmux session {session} already",
-        f"Choose another name, or end it: {' '.join(server)} kill-session -t ={session}",
+        f"Choose another name, or end it: {tmux} kill-session -t ={session}",
     )  # fmt: skip
 
 

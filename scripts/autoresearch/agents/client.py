@@ -101,15 +101,17 @@ class Client:
         return end_leftovers(self.night.mark)
 
     def leave(self, patience_s: float) -> None:
-        """Interrupt the client, ask it to go, and end it: afterwards it and its children are gone."""
-        if self.terminal.pid() is not None:
-            self.interrupt()
-            if self.profile.leave and self._comes_to_its_prompt():
-                deliver(self.terminal, self.profile, self.profile.leave)
-                _wait(self._has_left, patience_s)
-        with self.folder.windows():
-            self.terminal.kill()
-        self.end_leftovers()
+        """Interrupt the client, ask it to go, and end it: afterwards it and its children are gone, even on an error."""
+        try:
+            if self.terminal.pid() is not None:
+                self.interrupt()
+                if self.profile.leave and self._comes_to_its_prompt():
+                    deliver(self.terminal, self.profile, self.profile.leave)
+                    _wait(self._has_left, patience_s)
+            with self.folder.windows():
+                self.terminal.kill()
+        finally:
+            self.end_leftovers()
 
     def interrupt(self) -> None:
         """Have the client end its turn."""

@@ -36,21 +36,25 @@ class Closing:
     pace: Pace
     report: Report
 
-    def close(self, *, at_once: bool) -> None:
-        """Afterwards nothing of the night runs. ``at_once`` ends the running trial, else it is waited for."""
-        self._try(lambda: self.client.leave(self.pace.stop_patience_s))
-        if not at_once:
-            self._try(self.wait_for_trial)
-        self._try(self.decide)
-        self._try(self.write_summary)
+    def close(self, *, at_once: bool) -> list[str]:
+        """Afterwards nothing of the night runs. ``at_once`` ends the running trial, else it is waited for.
 
-    def _try(self, step: Callable[[], None]) -> None:
+        Returns what could not be done, and why.
+        """
+        steps = [lambda: self.client.leave(self.pace.stop_patience_s), self.decide, self.write_summary]
+        if not at_once:
+            steps.insert(1, self.wait_for_trial)
+        return [trouble for step in steps if (trouble := self._try(step))]
+
+    def _try(self, step: Callable[[], None]) -> str:
         try:
             step()
         except Exception as error:  # noqa: BLE001 - the other steps are still to be done
             if not isinstance(error, AutoresearchError | OSError | sqlite3.Error):
                 log_traceback(self.folder.log)
-            self.folder.tell("error", f"at the end: {error}")
+            self.folder.tell("error", trouble := f"at the end: {error}")
+            return trouble
+        return ""
 
     @property
     def project(self) -> Path:

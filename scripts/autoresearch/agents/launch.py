@@ -16,6 +16,7 @@ from autoresearch.agents.night import EVENT_WIDTH, Night, NightFolder, nights
 from autoresearch.agents.policy import Pace
 from autoresearch.agents.profile import load_profile
 from autoresearch.agents.supervisor import attach_line
+from autoresearch.agents.terminal import SilentError
 from autoresearch.errors import AgentError, NoCampaignError, UsageError
 from autoresearch.ledger.records import now
 from autoresearch.output import fenced, one_line
@@ -122,8 +123,8 @@ def close_without_supervisor(folder: NightFolder, night: Night, *, at_once: bool
             return night
         client = Client(folder, night, dict(os.environ))
         pace = Pace.from_dict(client.profile.pace)
-        Closing(folder, night, client, pace, Report(folder, night.options)).close(at_once=at_once)
-        night.state, night.reason = "ended", "stopped by the user, without a supervisor"
+        troubles = Closing(folder, night, client, pace, Report(folder, night.options)).close(at_once=at_once)
+        night.state, night.reason = "ended", "; ".join(["stopped by the user, without a supervisor", *troubles])
         night.ended_at = timestamp()
         folder.tell("ended", night.reason)
         with contextlib.suppress(OSError):  # all has ended, though a full disk keeps it from being written down
@@ -181,7 +182,10 @@ def describe(folder: NightFolder, night: Night) -> dict[str, Any]:
 
 def last_screen(folder: NightFolder, night: Night, lines: int = TAIL_LINES) -> str:
     """The end of the agent's screen as data, after the night of the last one; "" if there is none."""
-    screen = terminal_of(night).look()
+    try:
+        screen = terminal_of(night).look()
+    except SilentError as error:
+        return f"{error.message}\n  → {error.hint}"
     if screen is not None:
         return fenced("\n".join(screen.lines), lines=lines)
     with contextlib.suppress(OSError):

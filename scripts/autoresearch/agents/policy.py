@@ -76,7 +76,7 @@ class Pace:
 class Sight:
     """What the supervisor sees of the client at one look."""
 
-    state: str  # starting | dialog | ready | busy | limit | error | exited | unknown | finished
+    state: str  # starting | dialog | ready | busy | limit | error | exited | unknown | finished | silent
     dialog: str = ""
     keys: tuple[str, ...] = ()
     ending: str = ""  # how the last turn ended, if not well: overloaded, auth, …
@@ -221,6 +221,8 @@ class Policy:
                 return self._answer(memory, look)
             case "dialog" | "unknown":
                 return self._hand_over(memory, look, self.pace.dialog_patience_s)
+            case "silent":
+                return self._hand_over(memory, look, self.pace.dialog_patience_s)
             case "starting":
                 return self._hand_over(memory, look, self.pace.start_s)
             case "limit":
@@ -248,8 +250,10 @@ class Policy:
     def _hand_over(self, memory: Memory, look: Look, patience_s: float) -> Action:
         if _lasted_s(memory, look) < patience_s:
             return _WAIT
-        asks = look.sight.state == "dialog"
-        what = f"the client asks something ({look.sight.dialog})" if asks else "the screen is not known"
+        what = {
+            "dialog": f"the client asks something ({look.sight.dialog})",
+            "silent": "the client cannot be seen",
+        }.get(look.sight.state, "the screen is not known")
         return self._tell_human(memory, f"{what}: {look.sight.detail}" if look.sight.detail else what)
 
     def _tell_human(self, memory: Memory, reason: str) -> Action:

@@ -26,7 +26,8 @@ from autoresearch.agents.screen import Screen
 from autoresearch.agents.sight import see
 from autoresearch.agents.sources import ClientFacts
 from autoresearch.agents.task import nudge_text, resume_text
-from autoresearch.errors import AutoresearchError
+from autoresearch.agents.terminal import SilentError
+from autoresearch.errors import AgentError, AutoresearchError
 
 UNHEARD_TOLD = 3  # lines in a row that did not arrive, after which the human hears of it
 FAILED_STEPS = 40  # in a row, before the supervisor gives up: after half an hour, with the pauses between them
@@ -121,11 +122,15 @@ class Supervisor:
             return End("stopped by the user", at_once=any(wish.get("now") for wish in stops))
         night.steering += [str(wish["send"]) for wish in wishes if "send" in wish]
         wall = datetime.now().astimezone()
-        screen = self.client.terminal.look()
-        facts = self.client.facts()
-        sight = see(self.client.profile, screen, facts, wall)
+        screen = None
+        try:
+            screen = self.client.terminal.look()
+            facts = self.client.facts()
+            sight = see(self.client.profile, screen, facts, wall)
+            self.note_facts(facts)
+        except SilentError as error:  # the client works on, perhaps: it is neither ended nor started anew
+            sight = Sight(state="silent", detail=error.message)
         outlook = look_at(self.project, night.options.tag)
-        self.note_facts(facts)
         if night.memory.note_progress(outlook.rows) and outlook.decided != self.decided:
             self.folder.tell("progress", f"{outlook.decided} experiments decided, {outlook.kept} kept")
             self.report.rewrite()
@@ -282,9 +287,12 @@ class Supervisor:
         self.night.state, self.night.reason = "ending", reason
         self.folder.tell("stop", reason)
         self.save()
-        self.save_screen(self.client.terminal.look(), "end")
-        Closing(self.folder, self.night, self.client, self.policy.pace, self.report).close(at_once=at_once)
-        self.night.state, self.night.ended_at = "ended", datetime.now(UTC).isoformat(timespec="seconds")
+        with contextlib.suppress(AgentError):
+            self.save_screen(self.client.terminal.look(), "end")
+        closing = Closing(self.folder, self.night, self.client, self.policy.pace, self.report)
+        reason = "; ".join([reason, *closing.close(at_once=at_once)])
+        self.night.state, self.night.reason = "ended", reason
+        self.night.ended_at = datetime.now(UTC).isoformat(timespec="seconds")
         self.night.waiting_until = ""
         self.folder.tell("ended", reason)
         self.save()

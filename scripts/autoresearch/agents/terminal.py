@@ -3,12 +3,14 @@
 One session has a window for each of its agents, and one more, the monitor. They are known by options
 that we set on them, so a user may rename, move, split and watch them; what carries no such option is
 never touched.
-tmux may vanish at any moment, and then every question here is answered with None or False.
+tmux may vanish at any moment, and then every question here is answered with None or False. A server that is
+stopped or hangs is another matter: its windows are still there, so SilentError says that nothing is known.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +21,6 @@ from autoresearch.agents.spawn import Handover
 from autoresearch.errors import AgentError, MachineError, UsageError
 
 if TYPE_CHECKING:
-    from libtmux.common import tmux_cmd
-
     from autoresearch.agents.screen import Screen
 
 LEAST_TMUX = (3, 2)  # options of panes, `copy-mode -q`
@@ -28,6 +28,7 @@ SESSION_MARK = "@autoresearch"
 ROLE_MARK = "@autoresearch_role"
 HISTORY_LINES = 50_000
 START_PATIENCE_S = 30.0  # a cold interpreter on a busy machine
+ANSWER_PATIENCE_S = 10.0  # tmux itself answers in milliseconds
 NAME = re.compile(r"\w[\w-]{0,99}")  # tmux takes dots and colons for parts of a target, and renames silently
 SOCKET = re.compile(r"[\w.-]{1,60}")  # a file's name; a socket's whole path may have 107 bytes
 # Typed text is pasted: an escape in it could end the paste, and a control key would act.
@@ -36,6 +37,18 @@ FIELDS = ("pane_id", "pane_dead", "pane_pid", "pane_dead_status", "pane_dead_sig
 
 AGENT = "agent"  # the window of a session's only agent
 MONITOR = "monitor"
+
+
+class SilentError(AgentError):
+    """tmux is there and does not answer: whether the session and its programs are there, nobody can say."""
+
+    default_code = "tmux_silent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"tmux does not answer: no word from its server in {ANSWER_PATIENCE_S:g} s.",
+            hint="It is stopped or hangs. Find it with pgrep -af tmux, and let it go on: kill -CONT PID",
+        )
 
 
 class Pane(NamedTuple):
@@ -62,8 +75,6 @@ class Terminal:
 
         Raises UsageError for names that tmux would change or misunderstand.
         """
-        from libtmux import Server
-
         if not NAME.fullmatch(session):
             raise UsageError(
                 f"{session!r} can't be the name of a tmux session; expected letters, digits, - and _.",
@@ -76,7 +87,7 @@ class Terminal:
         self.window = window
         self._monitor = MONITOR if window == AGENT else f"{MONITOR} {window}"
         # By name, not by $TMUX: whoever asks later, and from wherever, must come to the same server.
-        self._server = Server(socket_name=socket or "default", config_file=str(config_file) if config_file else None)
+        self._server = ("-L", socket or "default", *(("-f", str(config_file)) if config_file else ()))
 
     # --- the session ---------------------------------------------------------------------------
 
@@ -136,6 +147,10 @@ class Terminal:
     def exists(self) -> bool:
         """Whether the session is there and ours."""
         return bool(self._mark())
+
+    def is_taken(self) -> bool:
+        """Whether there is a session of this name, ours or not."""
+        return self._mark() is not None
 
     def has_window(self) -> bool:
         """Whether the agent has its window, with a program in it or with one that has ended."""
@@ -326,17 +341,17 @@ class Terminal:
     def _ask(self, *commands: tuple[str, ...]) -> list[str] | None:
         """The lines that tmux prints for ``commands``; None if it refuses one of them or isn't there."""
         done = self._run(commands)
-        return None if done.returncode else done.stdout
+        return None if done.returncode else lines_of(done.stdout)
 
     def _must(self, *commands: tuple[str, ...]) -> list[str]:
         done = self._run(commands)
         if done.returncode:
-            said = " ".join(done.stderr) or f"exit code {done.returncode}"
+            said = " ".join(lines_of(done.stderr)) or f"exit code {done.returncode}"
             raise AgentError(f"tmux refused for session {self.session!r}: {said}.", code="tmux")
-        return done.stdout
+        return lines_of(done.stdout)
 
-    def _run(self, commands: Sequence[tuple[str, ...]]) -> tmux_cmd:
-        """Run ``commands`` in one go, as one client of tmux.
+    def _run(self, commands: Sequence[tuple[str, ...]]) -> subprocess.CompletedProcess[str]:
+        """Run ``commands`` in one go, as one client of tmux; SilentError if it says nothing.
 
         -u: without it the screen comes in ASCII wherever the caller's locale is not UTF-8, as under cron.
         """
@@ -344,12 +359,22 @@ class Terminal:
         for command in commands:
             words += [";"] if words else []
             words += [re.sub(r";\Z", r"\\;", word) for word in command]
-        from libtmux.exc import TmuxCommandNotFound
-
         try:
-            return self._server.cmd("-u", *words)
-        except TmuxCommandNotFound:
+            # Not by libtmux, which waits for ever. Nor would it help to end its tmux: the server, stopped or not,
+            # has been handed the other ends of our pipes.
+            return subprocess.run(
+                ["tmux", *self._server, "-u", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                encoding="utf-8", errors="backslashreplace", timeout=ANSWER_PATIENCE_S,
+            )  # fmt: skip
+        except FileNotFoundError:
             raise no_tmux() from None
+        except subprocess.TimeoutExpired:
+            raise SilentError from None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of what tmux printed, without the empty ones at the end; a screen may hold other separators."""
+    return stripped.split("\n") if (stripped := text.rstrip("\n")) else []
 
 
 def is_monitor(role: str) -> bool:
