@@ -163,6 +163,22 @@ def test_a_clock_that_jumps_ahead_ends_the_wait_at_the_reset_and_one_that_jumps_
     assert night.until(Act.NUDGE, limit(None, menu=False))[1] < 3 * 3600 + 120
 
 
+def test_a_new_supervisor_goes_on_with_the_wait_for_a_limit_as_it_was_read_when_its_words_were_new():
+    """By now the old words on the screen, "resets 3am", mean tomorrow."""
+    night = Night(Caps(hours=20))
+    reset = night.wall + timedelta(hours=3)
+    night.until(Act.CLOSE_LIMIT, limit(reset, menu=False))
+    night.memory.forget_clock()
+    night.now += 2 * 3600
+    again, _ = night.until(Act.CLOSE_LIMIT, limit(reset + timedelta(days=1), menu=False))
+    assert again.until is not None
+    assert again.until - reset < timedelta(minutes=2)
+    night.memory.forget_clock()
+    night.now += 2 * 3600
+    night.until(Act.CLOSE_LIMIT, limit(reset + timedelta(days=1), menu=False))
+    assert night.until(Act.NUDGE, limit(reset + timedelta(days=1), menu=False))[1] < 10
+
+
 def test_a_limit_that_resets_after_the_end_of_the_night_ends_it():
     night = Night(Caps(hours=8))
     action, _ = night.until(Act.END, limit(night.wall + timedelta(days=3), menu=False))

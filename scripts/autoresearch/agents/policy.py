@@ -275,15 +275,18 @@ class Policy:
         memory.limits += 1
         wait_s = self.pace.limit_unknown_s * 2 ** min(memory.limits - 1, 4)
         until = look.wall + timedelta(seconds=wait_s)
-        if sight.reset is not None:
+        noted = memory.wake_at if memory.wait_for == "limit" else ""
+        if noted:  # by a supervisor before this one, which was ended: by now "resets 3am" would mean tomorrow
+            until = max(datetime.fromisoformat(noted), look.wall)
+        elif sight.reset is not None:
             jitter_s = self.pace.limit_jitter_s * (0.5 + self.jitter)
             until = max(sight.reset, look.wall) + timedelta(seconds=jitter_s)
-            wait_s = (until - look.wall).total_seconds()
+        wait_s = (until - look.wall).total_seconds()
         left_s = None if self.caps.hours is None else self.caps.hours * 3600 - memory.elapsed_s
         if wait_s > self.pace.limit_most_s or (left_s is not None and wait_s > left_s):
             return Action(act=Act.END, reason=f"usage limit until {until:%b %d %H:%M %Z}, after the night's end")
         memory.wait_from, memory.wait_s, memory.wait_for = now, wait_s, "limit"
-        memory.wake_at = until.isoformat() if sight.reset is not None else ""
+        memory.wake_at = until.isoformat() if noted or sight.reset is not None else ""
         memory.answered_at = now
         return Action(act=Act.CLOSE_LIMIT, keys=sight.keys, until=until, reason=sight.detail or "usage limit")
 
