@@ -117,6 +117,8 @@ class Supervisor:
         night = self.night
         if not self.project.is_dir():
             return End(f"its folder has gone: {self.project}", at_once=True)
+        if not self.folder.path.is_dir():  # with it, whoever says --stop would no longer be heard
+            return End(f"its record has gone: {self.folder.path}", at_once=True)
         wishes = self.folder.take()
         if stops := [wish for wish in wishes if "stop" in wish]:
             return End("stopped by the user", at_once=any(wish.get("now") for wish in stops))
