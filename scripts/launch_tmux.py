@@ -123,6 +123,7 @@ def _start(arguments: argparse.Namespace) -> list[Watched]:
 def _on_nights(arguments: argparse.Namespace, verb: str) -> Result:
     """What is done with nights that are there."""
     from autoresearch.agents import begin, launch, telling
+    from autoresearch.agents.terminal import NOT_TYPABLE
 
     project = _project(arguments)
     nights = launch.find_nights(project, arguments.session, arguments.tag)
@@ -131,7 +132,7 @@ def _on_nights(arguments: argparse.Namespace, verb: str) -> Result:
     if verb == "attach":
         attach(nights[0][1].options, with_window=arguments.tag is not None)
     if verb == "send":
-        if not arguments.send.strip():
+        if not NOT_TYPABLE.sub("", arguments.send).strip():
             raise UsageError("--send is empty.", hint=_hint("send"))
         delivered = launch.send(nights, arguments.send)
         data = {"delivered": all(delivered.values()), "agents": delivered}

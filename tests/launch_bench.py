@@ -49,6 +49,7 @@ class Bench:
             "leave": "/exit",
             "screen": {
                 "input": r"^> ?([^\n]*)$",
+                "placeholder": '^Try "',
                 "states": [{"state": "busy", "where": "below", "match": "working"}],
             },
             "pace": {**PACE, **pace},

@@ -329,7 +329,26 @@ def test_who_types_is_not_interrupted_and_who_went_to_bed_over_it_is_not_waited_
     assert decide(71, "aaaaa") is Act.NUDGE
 
 
-# ---- a disk that takes nothing
+def test_a_line_of_which_nothing_can_be_typed_is_refused(bench: Bench) -> None:
+    bench.start()
+    assert "--send is empty" in bench.call("--send", "\x1b", expect=2)
+    bench.call("--stop")
+
+
+def test_a_line_that_looks_like_the_empty_boxs_own_text_arrives(bench: Bench) -> None:
+    bench.start()
+    bench.call("--send", 'Try "muon" next')
+    assert 'Try "muon" next' in bench.heard()[-1]
+    bench.call("--stop")
+
+
+# ---- a disk that takes nothing, and one that is cleared
+
+
+def test_a_night_whose_record_was_deleted_ends_and_leaves_nothing_running(bench: Bench) -> None:
+    bench.start()
+    shutil.rmtree(bench.folder.path.parent.parent)
+    bench.world.assert_empty()
 
 
 def test_a_stop_that_cannot_be_posted_is_done_without_the_supervisor(bench: Bench) -> None:

@@ -15,6 +15,8 @@ ENTERS = 3
 
 def deliver(terminal: Terminal, profile: Profile, text: str) -> bool:
     """Type ``text`` into the input box, send it, and wait until the box is empty or the client busy."""
+    if profile.screen.placeholder and profile.screen.placeholder.search(text.lstrip()):
+        text = f"Note: {text}"  # else the box would pass for empty with it
     terminal.press("C-u")  # what a human or a failed try left in the box
     if not terminal.type_line(text):
         return False
