@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import yaml
 
 from autoresearch.agents.profile import Profile, bundled, load_profile
 from autoresearch.agents.screen import UNKNOWN, Screen, Seen, classify, classify_any, classify_file
+from autoresearch.agents.sight import see
+from autoresearch.agents.sources import ClientFacts
 from autoresearch.errors import UsageError
 
 SCREENS = Path(__file__).parent / "screens"
@@ -260,6 +263,26 @@ LIMIT = f"  ⎿ {NO_BREAK_SPACE}You've hit your session limit · resets 8:11am (
 def test_only_the_clients_own_last_words_are_an_ending(turn: list[str], state: str) -> None:
     assert claude(*turn, "", "✻ Baked for 2s", "", *CLAUDE_PROMPT).state == state
     assert claude(*turn, "", *CLAUDE_PROMPT).state == state
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        (["● It shows:", "", LIMIT], "It shows:\n\n⎿ You've hit your session limit · resets 8:11am (UTC)"),
+        (["● API Error: 529 is what", "  the log says."], "API Error: 529 is what the log says."),
+    ],
+)
+def test_words_of_the_models_own_answer_are_no_ending(turn: list[str], message: str) -> None:
+    screen = Screen(["❯ go", "", *turn, "", *CLAUDE_PROMPT])
+    now = datetime(2026, 4, 5, tzinfo=UTC)
+
+    def state(ended: str, last_message: str) -> str:
+        facts = ClientFacts(state="idle", ended=ended, last_message=last_message)
+        return see(PROFILES["claude"], screen, facts, now).state
+
+    assert state("Stop", message) == "ready"
+    assert state("Stop", "Something else.") in ("limit", "error")
+    assert state("StopFailure", message) in ("limit", "error")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from autoresearch.agents.screen import Screen, Seen, classify
 from autoresearch.agents.sources import ClientFacts
 from autoresearch.output import one_line
 
+QUOTED = 60  # characters of an ending that tell whether the model wrote it
 _MOVING = re.compile(r"[\d⠀-⣿·✢✳✶✻✽*]+")  # spinners and clocks: a client that hangs may still turn them
 _RULES = re.compile(r"[─━╌]{3,}")
 
@@ -27,6 +28,8 @@ def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datet
     if screen is None:
         return Sight(state="exited", detail="its tmux session is gone")
     seen = classify(profile, screen)
+    if _is_of_the_answer(seen, facts):
+        seen = replace(seen, state="ready", ending="", reset="")
     moving = _MOVING.sub("", "\n".join(screen.lines))
     sight = Sight(
         state=_state(profile, screen, seen, facts),
@@ -42,6 +45,17 @@ def see(profile: Profile, screen: Screen | None, facts: ClientFacts, wall: datet
     if sight.state in ("ready", "error") and sight.ending:
         return replace(sight, state="limit" if sight.ending == "limit" else "error")
     return sight
+
+
+def _is_of_the_answer(seen: Seen, facts: ClientFacts) -> bool:
+    """Whether the words that look like a failed turn are the model's own, in a turn that ended well.
+
+    An agent may quote a limit, or begin with "API Error", and the screen shows it as the client would.
+    """
+    if seen.keys or not seen.ending or facts.ended != "Stop":
+        return False
+    words = " ".join(seen.detail.lstrip("●⎿ ").split())[:QUOTED]
+    return bool(words) and words in " ".join(facts.last_message.split())
 
 
 def _state(profile: Profile, screen: Screen, seen: Seen, facts: ClientFacts) -> str:
