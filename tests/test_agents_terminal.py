@@ -329,6 +329,15 @@ def test_awkward_settings_of_the_user_do_no_harm(bench: TerminalBench):
 # --- looking -----------------------------------------------------------------------------------
 
 
+def test_hook_of_the_user_that_splits_new_windows_gets_no_keys_of_the_agent(bench: TerminalBench):
+    bench.config.write_text("set-hook -g after-new-window 'split-window \"echo mine; cat\"'\n", encoding="utf-8")
+    terminal = bench.start(*CAT)
+    shows(terminal, "ready")
+    terminal.type_line("to the agent")
+    terminal.enter()
+    assert "mine" not in shows(terminal, "to the agent").lines
+
+
 def test_screen_comes_as_it_is_whatever_the_callers_locale(bench: TerminalBench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LC_ALL", "C")
     terminal = bench.start(*shell(r"printf '\033]2;⠂ 研究\007'", "printf '>\\302\\240x ⏵⏵ 自主\\n  ready\\n'", "cat"))

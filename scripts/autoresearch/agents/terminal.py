@@ -109,16 +109,18 @@ class Terminal:
         of_session = ("set-option", "-q", "-t", f"={self.session}:")
         with Handover() as handover:
             # A pane's history is bounded when the pane is made, so the session needs its options before.
-            self._must(
+            made = self._must(
                 ("new-session", "-d", "-s", self.session, "-x", str(width), "-y", str(height), "sleep", "60"),
                 (*of_session, SESSION_MARK, self.session),
                 (*of_session, "destroy-unattached", "off"),
                 (*of_session, "history-limit", str(HISTORY_LINES)),
                 (*of_session, "default-size", f"{width}x{height}"),
-                ("new-window", "-k", "-t", f"={self.session}:^", "-n", self.window, *handover.command),
-                *self._window_options(self.window, width, height),
-            )
+                ("new-window", "-k", "-P", "-F", "#{pane_id}", "-t", f"={self.session}:^", "-n", self.window,
+                 *handover.command),
+                ("set-option", "-q", "-w", "-t", f"={self.session}:^", "remain-on-exit", "on"),
+            )  # fmt: skip
             try:
+                self._must(*self._window_options(self.window, width, height, made[0]))
                 self._give(handover, argv, env, cwd)
             except AgentError:
                 self.kill()  # it would be in the way of the next try
@@ -315,8 +317,8 @@ class Terminal:
             )
             self._give(handover, argv, env, cwd)
 
-    def _window_options(self, role: str, width: int, height: int, pane: str = "") -> list[tuple[str, ...]]:
-        target = pane or f"={self.session}:^"
+    def _window_options(self, role: str, width: int, height: int, target: str) -> list[tuple[str, ...]]:
+        """``target`` is the pane's id: a hook of the user may have split the window already."""
         of_window = ("set-option", "-q", "-w", "-t", target)
         return [
             ("set-option", "-p", "-t", target, ROLE_MARK, role),
