@@ -345,6 +345,14 @@ def test_a_line_that_looks_like_the_empty_boxs_own_text_arrives(bench: Bench) ->
 # ---- a disk that takes nothing, and one that is cleared
 
 
+def test_a_stop_with_a_damaged_ledger_ends_everything_and_says_the_damage_once(bench: Bench) -> None:
+    bench.start()
+    (bench.folder.path.parent.parent / "ledger.db").write_bytes(b"garbage" * 1000)
+    assert bench.call("--stop").count("file is not a database") == 1
+    bench.world.assert_empty()
+    assert "nobody watches" not in bench.call("--logs")
+
+
 def test_a_night_whose_record_was_deleted_ends_and_leaves_nothing_running(bench: Bench) -> None:
     bench.start()
     shutil.rmtree(bench.folder.path.parent.parent)

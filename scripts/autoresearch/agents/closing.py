@@ -44,7 +44,7 @@ class Closing:
         steps = [lambda: self.client.leave(self.pace.stop_patience_s), self.decide, self.write_summary]
         if not at_once:
             steps.insert(1, self.wait_for_trial)
-        return [trouble for step in steps if (trouble := self._try(step))]
+        return list(dict.fromkeys(trouble for step in steps if (trouble := self._try(step))))
 
     def _try(self, step: Callable[[], None]) -> str:
         try:

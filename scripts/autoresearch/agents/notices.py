@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 from autoresearch.agents.night import Options
@@ -18,6 +19,6 @@ def send_notice(options: Options, kind: Kind, what: str, body: str) -> bool:
             if campaign is None:
                 return False
             channels, folder = campaign.config.get("notify", []), repo.state_dir / options.tag
-    except (AutoresearchError, OSError):
+    except (AutoresearchError, OSError, sqlite3.Error):
         return False
     return notify(channels, folder, kind, f"autoresearch {options.tag} {what}", body)
