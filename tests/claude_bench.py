@@ -13,7 +13,7 @@ from tests.trial_bench import eventually
 
 from autoresearch.agents.profile import load_profile
 from autoresearch.agents.settings import HOOKS_FILE, LOOP_SCRIPTS, write_settings
-from autoresearch.agents.sources import ClientFacts, read_facts
+from autoresearch.agents.sources import ClientFacts, log_size, read_facts
 from autoresearch.agents.terminal import Terminal
 
 PRINTS_ITS_NAME = "import sys\nprint('RAN', *sys.argv[1:])\n"
@@ -45,7 +45,7 @@ class ClaudeBench:
             **claude_subscribed(model), **self.profile.environment, IS_SANDBOX="1", SHELL="/bin/bash"
         )
         self.terminal = Terminal("night", socket=SOCKET)
-        self.started_at = 0.0
+        self.hooks_before = 0
         self.turns = 0
 
     def start(self, *, permissions: str = "bypass", conversation: str = "", python: Path | None = None) -> None:
@@ -58,7 +58,7 @@ class ClaudeBench:
             permissions=permissions, scripts=self.scripts, project=self.project, settings=settings,
             conversation=conversation,
         )  # fmt: skip
-        self.started_at = time.time()
+        self.hooks_before = log_size(self.hooks)
         if self.terminal.exists():
             self.terminal.respawn(argv, env=self.env, cwd=self.project)
         else:
@@ -66,7 +66,7 @@ class ClaudeBench:
         self.until(lambda facts: facts.state == "idle")
 
     def facts(self) -> ClientFacts:
-        return read_facts(self.profile, self.env, pid=self.terminal.pid(), hooks=self.hooks, since=self.started_at)
+        return read_facts(self.profile, self.env, pid=self.terminal.pid(), hooks=self.hooks, since=self.hooks_before)
 
     def ask(self, *turns: Turn, text: str = "go on") -> None:
         """Have the model answer ``text`` with ``turns``, and don't wait for the end of that."""

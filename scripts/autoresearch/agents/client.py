@@ -14,7 +14,7 @@ from autoresearch.agents.night import Night, NightFolder
 from autoresearch.agents.profile import LAST, Profile, load_profile
 from autoresearch.agents.screen import classify
 from autoresearch.agents.settings import write_settings
-from autoresearch.agents.sources import ClientFacts, read_facts
+from autoresearch.agents.sources import ClientFacts, log_size, read_facts
 from autoresearch.agents.task import python
 from autoresearch.agents.terminal import Terminal
 from autoresearch.campaign.opened import TRIALS_FOLDER
@@ -36,7 +36,7 @@ class Client:
     env: Mapping[str, str]
     profile: Profile = field(init=False)
     terminal: Terminal = field(init=False)
-    started_at: float = 0.0
+    hooks_before: int = 0  # size of the log of hooks when the client was started
 
     def __post_init__(self) -> None:
         options = self.night.options
@@ -68,7 +68,7 @@ class Client:
             conversation=(conversation or LAST) if resumes else "", task=task if given else "",
         )  # fmt: skip
         env = self.environment()
-        self.started_at = time.time()
+        self.hooks_before = log_size(self.folder.hooks)
         with self.folder.windows():
             if self.terminal.has_window():
                 self.terminal.respawn(argv, env=env, cwd=project)
@@ -93,7 +93,7 @@ class Client:
     def facts(self) -> ClientFacts:
         """What the client itself says about its state."""
         return read_facts(
-            self.profile, self.env, pid=self.terminal.pid(), hooks=self.folder.hooks, since=self.started_at
+            self.profile, self.env, pid=self.terminal.pid(), hooks=self.folder.hooks, since=self.hooks_before
         )
 
     def end_leftovers(self) -> int:

@@ -60,8 +60,11 @@ class ClientFacts:
     transcript: str = ""
 
 
-def read_facts(profile: Profile, env: Mapping[str, str], *, pid: int | None, hooks: Path, since: float) -> ClientFacts:
-    """The facts of the client ``pid``, which was started with ``env`` at ``since`` (seconds since 1970)."""
+def read_facts(profile: Profile, env: Mapping[str, str], *, pid: int | None, hooks: Path, since: int) -> ClientFacts:
+    """The facts of the client ``pid``, which was started with ``env`` when the log ``hooks`` had ``since`` bytes.
+
+    Not by the times in it: a clock that is set back would hide what comes after.
+    """
     facts = ClientFacts()
     if "claude_sessions" in profile.sources and pid is not None:
         session = read_session(env, pid)
@@ -93,9 +96,9 @@ def read_session(env: Mapping[str, str], pid: int) -> dict[str, Any]:
 # --- the log of hooks ------------------------------------------------------------------------------
 
 
-def with_events(facts: ClientFacts, profile: Profile, log: Path, since: float) -> ClientFacts:
+def with_events(facts: ClientFacts, profile: Profile, log: Path, since: int) -> ClientFacts:
     """``facts`` with what the latest event tells, if it is of this client; later ones make earlier ones void."""
-    events = [(at, event) for at, event in read_events(log) if at >= since]
+    events = list(read_events(log, since))
     if not events:
         return facts
     at, event = events[-1]
@@ -114,9 +117,14 @@ def with_events(facts: ClientFacts, profile: Profile, log: Path, since: float) -
     return replace(facts, ended=ended, at=at, last_message=message, failure=failure)
 
 
-def read_events(log: Path) -> Iterator[tuple[float, dict[str, Any]]]:
-    """The latest events in ``log`` with their times, oldest first; what isn't whole is left out."""
-    for line in tail(log, LOG_TAIL_BYTES):
+def log_size(log: Path) -> int:
+    """Its bytes; 0 if there is none yet."""
+    return log.stat().st_size if log.exists() else 0
+
+
+def read_events(log: Path, since: int) -> Iterator[tuple[float, dict[str, Any]]]:
+    """The latest events from byte ``since`` of ``log`` on, with their times; what isn't whole is left out."""
+    for line in tail(log, LOG_TAIL_BYTES, since):
         entry = parse_object(line)
         at, event = entry.get("at"), entry.get("event")
         if isinstance(at, int | float) and isinstance(event, dict):
@@ -210,11 +218,14 @@ def token_meter(transcript: Path) -> TokenMeter:
 # --- files that others write -----------------------------------------------------------------------
 
 
-def tail(path: Path, size: int) -> list[bytes]:
-    """The lines in the last ``size`` bytes of ``path``, the first perhaps torn; none if there is no such file."""
+def tail(path: Path, size: int, since: int) -> list[bytes]:
+    """The lines in the last ``size`` bytes of ``path``, from byte ``since`` on; the first may be torn.
+
+    None if there is no such file.
+    """
     try:
         with path.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - size))
+            file.seek(max(since, file.seek(0, os.SEEK_END) - size))
             return file.read(size).splitlines()
     except OSError:
         return []
