@@ -311,6 +311,7 @@ def test_a_start_on_a_tmux_that_hangs_is_one_clear_error(bench: Bench) -> None:
         assert "tmux does not answer" in bench.start(expect=5)
     assert not bench.folder.path.exists()
     bench.world.tmux("kill-server")
+    bench.world.assert_empty()
 
 
 # ---- a person at the client's keyboard

@@ -10,9 +10,10 @@ stopped or hangs is another matter: its windows are still there, so SilentError 
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
@@ -21,6 +22,8 @@ from autoresearch.agents.spawn import Handover
 from autoresearch.errors import AgentError, MachineError, UsageError
 
 if TYPE_CHECKING:
+    from libtmux.common import tmux_cmd
+
     from autoresearch.agents.screen import Screen
 
 LEAST_TMUX = (3, 2)  # options of panes, `copy-mode -q`
@@ -75,6 +78,8 @@ class Terminal:
 
         Raises UsageError for names that tmux would change or misunderstand.
         """
+        from libtmux import Server
+
         if not NAME.fullmatch(session):
             raise UsageError(
                 f"{session!r} can't be the name of a tmux session; expected letters, digits, - and _.",
@@ -87,7 +92,8 @@ class Terminal:
         self.window = window
         self._monitor = MONITOR if window == AGENT else f"{MONITOR} {window}"
         # By name, not by $TMUX: whoever asks later, and from wherever, must come to the same server.
-        self._server = ("-L", socket or "default", *(("-f", str(config_file)) if config_file else ()))
+        self._server = Server(socket_name=socket or "default", config_file=str(config_file) if config_file else None)
+        self._asked: Future[tmux_cmd] | None = None  # the last call, answered or not
 
     # --- the session ---------------------------------------------------------------------------
 
@@ -343,16 +349,16 @@ class Terminal:
     def _ask(self, *commands: tuple[str, ...]) -> list[str] | None:
         """The lines that tmux prints for ``commands``; None if it refuses one of them or isn't there."""
         done = self._run(commands)
-        return None if done.returncode else lines_of(done.stdout)
+        return None if done.returncode else done.stdout
 
     def _must(self, *commands: tuple[str, ...]) -> list[str]:
         done = self._run(commands)
         if done.returncode:
-            said = " ".join(lines_of(done.stderr)) or f"exit code {done.returncode}"
+            said = " ".join(done.stderr) or f"exit code {done.returncode}"
             raise AgentError(f"tmux refused for session {self.session!r}: {said}.", code="tmux")
-        return lines_of(done.stdout)
+        return done.stdout
 
-    def _run(self, commands: Sequence[tuple[str, ...]]) -> subprocess.CompletedProcess[str]:
+    def _run(self, commands: Sequence[tuple[str, ...]]) -> tmux_cmd:
         """Run ``commands`` in one go, as one client of tmux; SilentError if it says nothing.
 
         -u: without it the screen comes in ASCII wherever the caller's locale is not UTF-8, as under cron.
@@ -361,22 +367,32 @@ class Terminal:
         for command in commands:
             words += [";"] if words else []
             words += [re.sub(r";\Z", r"\\;", word) for word in command]
+        from libtmux.exc import TmuxCommandNotFound
+
+        if self._asked is not None:
+            self._await(self._asked)  # where tmux hangs only one call at a time waits for it
+        self._asked = asked = Future["tmux_cmd"]()
+        threading.Thread(target=self._answer, args=(asked, words), daemon=True).start()
         try:
-            # Not by libtmux, which waits for ever. Nor would it help to end its tmux: the server, stopped or not,
-            # has been handed the other ends of our pipes.
-            return subprocess.run(
-                ["tmux", *self._server, "-u", *words], stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                encoding="utf-8", errors="backslashreplace", timeout=ANSWER_PATIENCE_S,
-            )  # fmt: skip
-        except FileNotFoundError:
+            return self._await(asked).result()
+        except TmuxCommandNotFound:
             raise no_tmux() from None
-        except subprocess.TimeoutExpired:
-            raise SilentError from None
 
+    def _answer(self, asked: Future[tmux_cmd], words: Sequence[str]) -> None:
+        """In a thread of its own: libtmux waits for ever for a server that hangs.
 
-def lines_of(text: str) -> list[str]:
-    """The lines of what tmux printed, without the empty ones at the end; a screen may hold other separators."""
-    return stripped.split("\n") if (stripped := text.rstrip("\n")) else []
+        Nor would it help to end its tmux: the server, stopped or not, has been handed the other ends of the pipes.
+        """
+        try:
+            asked.set_result(self._server.cmd("-u", *words))
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is waited for
+            asked.set_exception(error)
+
+    @staticmethod
+    def _await(asked: Future[tmux_cmd]) -> Future[tmux_cmd]:
+        if not wait([asked], ANSWER_PATIENCE_S).done:
+            raise SilentError
+        return asked
 
 
 def is_monitor(role: str) -> bool:
