@@ -21,7 +21,6 @@ import contextlib
 import json
 import os
 import signal
-import traceback
 
 from autoresearch.runner.processes import birth_mark
 
@@ -58,6 +57,8 @@ def main(arguments: list[str]) -> int:
     except DisownedError:  # whatever lies there now is another trial's
         return 0
     except Exception as error:  # noqa: BLE001 - a trial ends with a result, also one that met a bug
+        import traceback
+
         traceback.print_exc()
         code = 1
         outcome, cause, reason = crashed("runner", f"the runner failed: {type(error).__name__}: {error}")
