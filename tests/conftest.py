@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import compileall
+import itertools
 import os
 import subprocess
 import sys
@@ -59,14 +60,22 @@ def python3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """New folders for homes, numbered here: pytest would look through all that are there for the next number."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give the test, and every process it starts, an own home with an own git identity.
 
     The identity lies in ``~/.gitconfig``, below a repository's own settings, so that a test may
     still set them, and so that it is found by code that drops ``GIT_*`` from the environment.
     """
-    home = tmp_path_factory.mktemp("home")
+    home = next(homes)
+    home.mkdir()
     config = home / ".gitconfig"
     config.write_text(GIT_CONFIG, encoding="utf-8")
     for name in list(os.environ):
