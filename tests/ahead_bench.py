@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import RunScript
-from tests.loop_bench import TAG, Loop, make_loop
+from tests.loop_bench import CONFIG, TAG, Loop, make_measured_loop
 from tests.trial_bench import eventually
 
 from autoresearch.campaign.driver import LOCK_FILE, is_driven
@@ -49,12 +49,9 @@ print(f"val_bpb:          {prepare.evaluate_bpb(LR, WIDTH):.6f}")
 """
 
 
-def make_ahead_loop(folder: Path, run: RunScript, *, config: str | None = None) -> Loop:
+def make_ahead_loop(folder: Path, run: RunScript, *, config: str = CONFIG) -> Loop:
     """The project with its baseline measured."""
-    files = {"prepare.py": PREPARE, "train.py": TRAIN}
-    loop = make_loop(folder, run, files=files) if config is None else make_loop(folder, run, files=files, config=config)
-    loop.baseline()
-    return loop
+    return make_measured_loop(folder, run, files={"prepare.py": PREPARE, "train.py": TRAIN}, config=config)
 
 
 def ahead(loop: Loop, description: str, base: str = "incumbent", *, expect: int = 10, **constants: object) -> Any:

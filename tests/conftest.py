@@ -20,6 +20,8 @@ RunScript = Callable[..., Done]
 # What a user's shell, a git hook, a tmux pane or an enclosing campaign would otherwise hand down.
 INHERITED = ("GIT_", "TMUX", "XDG_", "AUTORESEARCH_", "TIME_BUDGET")
 GIT_CONFIG = """\
+[core]
+    fsync = none
 [user]
     name = Test User
     email = test@example.invalid

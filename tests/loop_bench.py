@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
 import re
 import runpy
+import shutil
 import signal
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,3 +215,27 @@ def make_loop(
     repository.git("commit", "-q", "-m", "Start")
     loop.setup("--tag", TAG)
     return loop
+
+
+def copy_of(name: str, make: Callable[[Path], object], folder: Path, run: RunScript) -> Loop:
+    """What ``make`` makes of an empty place, in ``folder``: made once for each ``name``, and copied since then.
+
+    A copy has its own paths in the ledger, as if all had happened where it lies.
+    """
+    template = Path.home().with_name(name) / "project"  # beside the homes: for as long as pytest keeps those
+    if not template.exists():
+        make(template)
+    shutil.copytree(template, folder, symlinks=True)
+    loop = Loop(folder=folder, run=run)
+    with contextlib.closing(sqlite3.connect(loop.state_dir / "ledger.db")) as ledger, ledger:
+        for table, column in (("campaign", "project"), ("trial", "directory"), ("trial", "handle")):
+            ledger.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(template), str(folder)))
+    return loop
+
+
+def make_measured_loop(
+    folder: Path, run: RunScript, *, config: str = CONFIG, files: dict[str, str] | None = None
+) -> Loop:
+    """As ``make_loop``, with the baseline measured; a copy where the like has been made before."""
+    name = hashlib.sha256(json.dumps([config, files]).encode()).hexdigest()
+    return copy_of(name, lambda place: make_loop(place, run, config=config, files=files).baseline(), folder, run)

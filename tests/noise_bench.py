@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import RunScript
-from tests.loop_bench import TAG, Loop, make_loop
+from tests.loop_bench import TAG, Loop, make_measured_loop
 
 from autoresearch.verdict.keep_rule import KeepRule
 
@@ -74,9 +74,7 @@ def make_noisy_loop(
     folder: Path, run: RunScript, *, config: str = CONFIG, files: dict[str, str] | None = None, **world: Any
 ) -> Loop:
     """A campaign on such a project, with its baseline measured."""
-    loop = make_loop(folder, run, config=config, files=project(**world) | (files or {}))
-    loop.baseline()
-    return loop
+    return make_measured_loop(folder, run, config=config, files=project(**world) | (files or {}))
 
 
 def rule(loop: Loop) -> KeepRule:

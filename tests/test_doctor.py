@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT, RunScript
-from tests.loop_bench import BRANCH, CONFIG, TAG, Loop, make_loop, script_main
+from tests.loop_bench import BRANCH, CONFIG, TAG, Loop, make_loop, make_measured_loop, script_main
 from tests.setup_bench import PLAIN, Bench, make_bench
 from tests.trial_bench import eventually
 
@@ -71,8 +71,7 @@ def bench(tmp_path: Path, run_script: RunScript) -> Bench:
 @pytest.fixture
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
     """The toy project with a campaign and a baseline."""
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     return loop
 
 

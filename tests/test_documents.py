@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from tests.conftest import ROOT, RunScript
-from tests.loop_bench import CONFIG, PROJECT, Loop, make_loop
+from tests.loop_bench import CONFIG, PROJECT, Loop, make_measured_loop
 from tests.setup_bench import make_bench
 from tests.test_conventions import FLAG, MANUALS, SCRIPTS, relative
 
@@ -104,8 +104,7 @@ def told_of(*scripts: str) -> list[Command]:
 
 def test_commands_of_the_manuals_run(tmp_path: Path, run_script: RunScript) -> None:
     """Those that look, and dry runs of those that act, where an edit waits in a campaign with a keep."""
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     assert loop.experiment("faster", LR=8) == "keep"
     loop.edit(WIDTH=32)
     looks, runs = told_of("status", "summarize"), told_of("run_experiment")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import BRANCH, PREPARE, TAG, TRAIN, Loop, make_loop
+from tests.loop_bench import BRANCH, PREPARE, TAG, TRAIN, Loop, make_loop, make_measured_loop
 from tests.loop_bench import CONFIG as TOY_CONFIG
 from tests.noise_bench import CONFIG, make_noisy_loop, project
 
@@ -248,8 +248,7 @@ def test_files_that_an_experiment_added_and_deleted(tmp_path: Path, run_script: 
     )
     config = TOY_CONFIG.replace("[train.py]", "[train.py, model]")
     files = {"train.py": train, "model/old.py": "OLD = 1\n"}
-    loop = make_loop(tmp_path / "project", run_script, config=config, files=files)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=config, files=files)
     loop.write({"model/new.py": "NEW = 1\n", "model/run.sh": "true\n", "model/über sicht.py": "U = 1\n"})
     (loop.folder / "model" / "old.py").unlink()
     (loop.folder / "model" / "run.sh").chmod(0o755)
@@ -271,8 +270,7 @@ def test_project_in_a_sub_folder(tmp_path: Path, run_script: RunScript) -> None:
 
 
 def test_merge_that_an_agent_made_becomes_a_plain_commit(tmp_path: Path, run_script: RunScript) -> None:
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     loop.git("switch", "-q", "-c", "side")
     loop.edit(LR=8)
     loop.git("commit", "-q", "-am", "side")
@@ -312,8 +310,7 @@ def test_adopted_campaign_begins_at_the_earlier_baseline(tmp_path: Path, run_scr
 
 
 def test_memo_that_the_users_repository_holds_stays_as_it_was(tmp_path: Path, run_script: RunScript) -> None:
-    loop = make_loop(tmp_path / "project", run_script, files={"CLAUDE.md": "Mine.\n"})
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, files={"CLAUDE.md": "Mine.\n"})
     assert loop.experiment("larger", LR=8) == "keep"
     assert loop.git("show", f"{BRANCH}:CLAUDE.md") != "Mine."
     loop.call("finalize")
@@ -351,8 +348,7 @@ def test_settings_outside_the_code_are_told(tmp_path: Path, run_script: RunScrip
     train = TRAIN.replace("import prepare\n", "import os\nimport prepare\n").replace(
         "bpb(LR)", "bpb(int(os.environ.get('MY_LR', LR)) + WIDTH - 64)"
     )
-    loop = make_loop(tmp_path / "project", run_script, files={"train.py": train})
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, files={"train.py": train})
     loop.call("sweep", "--env", "MY_LR=8")
     assert loop.call("finalize", expect=4)["code"] == "nothing_kept", "no file has changed"
     assert loop.experiment("a narrower model", WIDTH=50) == "keep"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import BRANCH, PREPARE, TAG, TRAIN, Loop, make_loop
+from tests.loop_bench import BRANCH, PREPARE, TAG, TRAIN, Loop, make_loop, make_measured_loop
 from tests.loop_bench import CONFIG as DETERMINISTIC
 from tests.noise_bench import (
     CONFIG,
@@ -59,7 +59,7 @@ def test_sixty_comments_give_at_most_three_keeps_and_no_claim(tmp_path: Path, ru
     for number in range(60):
         loop.look("--wait", 30)  # for a re-test: one that takes a keep back would put the next comment aside
         comment(loop, f"note {number}")
-        if number % 4 == 0:
+        if number % 12 == 0:
             own_program(loop, "run_experiment", "-d", f"note {number}")
             own_program(loop, "log_result")
         else:
@@ -135,8 +135,7 @@ TWO_OF_TWO = DETERMINISTIC.replace("max_seeds: 2", "min_seeds: 2, max_seeds: 2")
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["on the branch", "ahead"])
 def test_why_a_better_idea_runs_again_is_told_while_it_does(tmp_path: Path, run_script: RunScript, ahead: bool) -> None:
-    loop = make_loop(tmp_path / "project", run_script, config=TWO_OF_TWO)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=TWO_OF_TWO)
     with loop.holding():
         loop.submit("faster", "--wait", 0, *(["--ahead"] if ahead else []), expect=10, LR=8)
     loop.await_trial()
@@ -154,8 +153,7 @@ def test_why_a_better_idea_runs_again_is_told_while_it_does(tmp_path: Path, run_
 def test_simplification_is_declared_before_it_runs_where_a_keep_takes_two(
     tmp_path: Path, run_script: RunScript
 ) -> None:
-    loop = make_loop(tmp_path / "project", run_script, config=TWO_OF_TWO)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=TWO_OF_TWO)
     loop.write({"train.py": SHORTER})
     loop.submit("fewer lines")
     for wish in ("auto", "keep"):
@@ -284,8 +282,7 @@ LONGER = TRAIN.replace("# deleted.\n", "# deleted.\n# Or not.\n")
 def test_equal_metric_is_kept_only_as_a_declared_simplification(
     tmp_path: Path, run_script: RunScript, text: str, declared: bool, status: str
 ) -> None:
-    loop = make_loop(tmp_path / "project", run_script, config=DETERMINISTIC)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=DETERMINISTIC)
     loop.write({"train.py": text})
     loop.submit("the same with other lines", *(["--simplification"] if declared else []))
     decided = loop.log()["experiment"]
@@ -322,8 +319,7 @@ def test_candidate_that_breaks_a_constraint_is_discarded_though_it_is_better(
     tmp_path: Path, run_script: RunScript
 ) -> None:
     config = DETERMINISTIC + 'constraints: ["peak_vram_mb <= 1.001 * baseline"]\nwatch: [peak_vram_mb]\n'
-    loop = make_loop(tmp_path / "project", run_script, config=config)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=config)
     tip = loop.tip()
     ran = loop.submit("faster, with more memory", LR=8)["experiment"]
     assert ran["verdict"] == "better"
@@ -356,8 +352,7 @@ LEARN = 'import prepare\n\nLR = 4\nprint(f"val_bpb: {prepare.train(LR):.6f}")\n'
 @pytest.mark.timeout(600)
 def test_hopeless_trial_is_ended_early_unless_it_may_not_be(tmp_path: Path, run_script: RunScript) -> None:
     files = {"prepare.py": LEARNING, "train.py": LEARN}
-    loop = make_loop(tmp_path / "project", run_script, config=DETERMINISTIC, files=files)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=DETERMINISTIC, files=files)
 
     def outcome(description: str, *flags: str, lr: int) -> tuple[str, str, str]:
         loop.submit(description, *flags, LR=lr)

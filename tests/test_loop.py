@@ -11,15 +11,14 @@ from typing import Any
 
 import pytest
 from tests.conftest import ROOT, RunScript
-from tests.loop_bench import BRANCH, CONFIG, PREPARE, TAG, TRAIN, Loop, make_loop
+from tests.loop_bench import BRANCH, CONFIG, PREPARE, TAG, TRAIN, Loop, make_loop, make_measured_loop
 from tests.trial_bench import eventually
 
 
 @pytest.fixture
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
     """The toy project with its baseline measured."""
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     return loop
 
 
@@ -139,8 +138,7 @@ def test_trial_gets_seed_and_budget_and_no_secret_of_the_agent(
     monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-of-the-agent")
     monkeypatch.setenv("WANDB_MODE", "offline")
     shows = 'import os\nfor name in os.environ:\n    print(f"env {name}={os.environ[name]}")\n'
-    loop = make_loop(tmp_path / "project", run_script, files={"train.py": shows + TRAIN})
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, files={"train.py": shows + TRAIN})
     for index, seed in ((0, 1), (1, 2)):
         lines = loop.trial_log(index).splitlines()
         assert {f"env AUTORESEARCH_SEED={seed}", "env TIME_BUDGET=10", "env WANDB_MODE=offline"} <= set(lines)
@@ -602,8 +600,7 @@ def test_edit_that_waits_for_the_baseline_is_the_next_experiment(fresh: Loop) ->
 
 def test_broken_constraint_discards_with_the_reason(tmp_path: Path, run_script: RunScript) -> None:
     config = CONFIG + 'watch: [peak_vram_mb]\nconstraints: ["peak_vram_mb <= 1.001 * baseline"]\n'
-    loop = make_loop(tmp_path / "project", run_script, config=config)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=config)
     loop.submit("faster, more memory", LR=8)
     loop.log("--status", "keep", "--simplification", expect=4)
     decided = loop.log()["experiment"]
@@ -616,8 +613,7 @@ def test_evaluate_command_alone_gives_the_metric(tmp_path: Path, run_script: Run
     train = 'LR = 4\nwith open("model", "w") as file:\n    file.write(str(LR))\nprint("val_bpb: 0.1")\n'
     config = CONFIG + "evaluate_command: PYTHONDONTWRITEBYTECODE=1 python3 -S evaluate.py\n"
     files = {"train.py": train, "evaluate.py": evaluate}
-    loop = make_loop(tmp_path / "project", run_script, config=config, files=files)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=config, files=files)
     assert loop.experiment("faster", LR=8) == "keep"
     assert [row[1] for row in loop.rows] == ["0.997900", "0.993200"]
 
@@ -724,8 +720,7 @@ def test_keep_is_pushed_with_its_note(tmp_path: Path, run_script: RunScript) -> 
 
 
 def test_broken_remote_is_told_and_never_stops_the_loop(tmp_path: Path, run_script: RunScript) -> None:
-    loop = make_loop(tmp_path / "project", run_script, config=CONFIG + "push: true\n")
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, config=CONFIG + "push: true\n")
     loop.submit("faster", LR=8)
     assert "no remote" in " ".join(loop.log()["told"])
     loop.git("remote", "add", "origin", str(tmp_path / "nowhere.git"))

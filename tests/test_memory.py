@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tests.conftest import RunScript
 from tests.ledger_builder import LedgerBuilder, make_repository
-from tests.loop_bench import CONFIG, Loop, make_loop
+from tests.loop_bench import CONFIG, Loop, make_loop, make_measured_loop
 
 from autoresearch.campaign.memory import alike_text, campaigns_of, lessons, near_misses, remember, resemblances
 from autoresearch.campaign.notices import STUCK_AFTER
@@ -21,8 +21,7 @@ from autoresearch.report.memory_text import earlier_lines, render_lessons
 
 @pytest.fixture
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     return loop
 
 

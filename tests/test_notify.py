@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import CONFIG, TAG, Loop, make_loop
+from tests.loop_bench import CONFIG, TAG, Loop, make_loop, make_measured_loop
 from tests.trial_bench import eventually
 
 from autoresearch.campaign.opened import open_ledger
@@ -330,8 +330,7 @@ def test_digest_is_sent_on_request_and_says_how_that_went(
 
 
 def test_digest_without_channels_is_refused(tmp_path: Path, run_script: RunScript) -> None:
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     assert loop.call("summarize", "--notify", expect=2)["code"] == "no_channels"
     with open_ledger(loop.folder) as (_, ledger):
         assert [event for event in ledger.events(TAG) if event.kind == "notify"] == []

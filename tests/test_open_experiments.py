@@ -14,7 +14,7 @@ import pytest
 from tests.ahead_bench import PREPARE, TRAIN, ahead, await_rest, driver_pid
 from tests.conftest import RunScript
 from tests.ledger_builder import LedgerBuilder
-from tests.loop_bench import CONFIG, Loop, make_loop
+from tests.loop_bench import CONFIG, Loop, make_measured_loop
 from tests.test_status_watch import Window, start, window  # noqa: F401 - a fixture
 from tests.test_summary import COMMITS, ledger, section  # noqa: F401 - a fixture
 from tests.trial_bench import eventually
@@ -39,10 +39,9 @@ STEPS = TRAIN.replace(
 def loop(tmp_path: Path, run_script: RunScript) -> Iterator[Loop]:
     """Eight trials at once, each of which has printed how far it is, and a ninth experiment that waits."""
     files = {"prepare.py": PREPARE, "train.py": STEPS}
-    loop = make_loop(
+    loop = make_measured_loop(
         tmp_path / "project", run_script, files=files, config=CONFIG.replace("budget_s: 10", "budget_s: 120") + EIGHT
     )
-    loop.baseline()
     with loop.holding():
         for width in range(70, 70 + AT_ONCE + 1):
             ahead(loop, f"width {width} {LONG}", WIDTH=width)

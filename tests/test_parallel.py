@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.ahead_bench import PREPARE, TRAIN, ahead, await_judged, await_rest, experiment, make_ahead_loop
 from tests.conftest import RunScript
-from tests.loop_bench import CONFIG, TAG, Loop, make_loop
+from tests.loop_bench import CONFIG, TAG, Loop, make_measured_loop
 from tests.noise_bench import CONFIG as NOISY
 from tests.noise_bench import comment_with_luck, make_noisy_loop, next_seeds, project
 from tests.test_recovery import start
@@ -104,8 +104,7 @@ def test_sweep_keeps_several_points_in_flight(
 ) -> None:
     train = TRAIN.replace("prepare.hold()", 'prepare.meet(f"{LR}.{WIDTH}", 3)')
     files = {"prepare.py": PREPARE + MEETING, "train.py": train}
-    loop = make_loop(tmp_path / "project", run_script, files=files, config=CONFIG + THREE)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script, files=files, config=CONFIG + THREE)
     (tmp_path / "meeting").mkdir()
     monkeypatch.setenv("TOY_MEETING", str(tmp_path / "meeting"))
     done = loop.call("sweep", "--set", "WIDTH=60,64,68,72")

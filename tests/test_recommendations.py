@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import RunScript
 from tests.ledger_builder import LedgerBuilder, make_repository
-from tests.loop_bench import CONFIG, Loop, make_loop
+from tests.loop_bench import CONFIG, Loop, make_measured_loop
 
 from autoresearch.campaign.opened import open_ledger
 from autoresearch.ledger import Experiment, Ledger, Status
@@ -278,8 +278,7 @@ print("val_bpb:", round(1 - gain + 0.001 * random.Random(seed * 1000 + LR).gauss
 def noisy(tmp_path: Path, run_script: RunScript) -> Loop:
     """A campaign on training in which every idea gains as much as one run varies by."""
     config = CONFIG.replace("baseline_seeds: 2", "baseline_seeds: 3")
-    loop = make_loop(tmp_path / "toy", run_script, config=config, files={"train.py": NOISY})
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "toy", run_script, config=config, files={"train.py": NOISY})
     return loop
 
 

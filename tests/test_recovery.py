@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import ROOT, RunScript
-from tests.loop_bench import BRANCH, TAG, TRAIN, Loop, make_loop
+from tests.loop_bench import BRANCH, TAG, TRAIN, Loop, copy_of, make_loop
 from tests.trial_bench import eventually
 
 from autoresearch.campaign.opened import open_ledger
@@ -30,12 +30,15 @@ NOTES = "mine\n"
 @pytest.fixture
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
     """A campaign with a baseline, a keep and a discard, and an ignored and an untracked file of the user's."""
-    loop = make_loop(tmp_path / "project", run_script, files={".gitignore": "__pycache__/\ndata/\n"})
-    loop.write({"notes.txt": NOTES})
-    loop.baseline()
-    assert loop.experiment("faster", LR=8) == "keep"
-    assert loop.experiment("slower", LR=2) == "discard"
-    return loop
+
+    def make(place: Path) -> None:
+        loop = make_loop(place, run_script, files={".gitignore": "__pycache__/\ndata/\n"})
+        loop.write({"notes.txt": NOTES})
+        loop.baseline()
+        assert loop.experiment("faster", LR=8) == "keep"
+        assert loop.experiment("slower", LR=2) == "discard"
+
+    return copy_of("a-keep-and-a-discard", make, tmp_path / "project", run_script)
 
 
 def check(loop: Loop) -> None:

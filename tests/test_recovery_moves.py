@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conftest import RunScript
-from tests.loop_bench import BRANCH, TAG, Loop, make_loop
+from tests.loop_bench import BRANCH, TAG, Loop, make_measured_loop
 
 from autoresearch.campaign.opened import open_campaign
 from autoresearch.repo import Repo
@@ -23,8 +23,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
-    loop = make_loop(tmp_path / "project", run_script)
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "project", run_script)
     return loop
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 from tests.conftest import ROOT, RunScript
-from tests.loop_bench import Loop, make_loop
+from tests.loop_bench import Loop, make_measured_loop
 from tests.trial_bench import eventually
 
 from autoresearch.campaign.opened import lock
@@ -43,8 +43,7 @@ print(f"peak_vram_mb:     {prepare.peak_vram_mb(LR):.1f}")
 @pytest.fixture
 def loop(tmp_path: Path, run_script: RunScript) -> Loop:
     """A campaign with a baseline, a keep and a discard."""
-    loop = make_loop(tmp_path / "toy", run_script, files={"train.py": STEPS})
-    loop.baseline()
+    loop = make_measured_loop(tmp_path / "toy", run_script, files={"train.py": STEPS})
     loop.experiment("自主研究: twice the rate", LR=8)
     loop.experiment("half the rate", LR=2)
     return loop
