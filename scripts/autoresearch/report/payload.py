@@ -233,10 +233,9 @@ def _thinned(curve: Curve) -> list[float]:
 
 def block(text: str, most: int) -> str:
     """Text of several lines without control and direction characters, cut to ``most`` characters."""
-    clean = "".join(
-        char if char in "\n\t" or unicodedata.category(char)[0] != "C" else " " for char in text.replace("\r\n", "\n")
-    )
-    return clean if len(clean) <= most else f"{clean[:most]}\n… cut"
+    plain = text.replace("\r\n", "\n")
+    clean = "".join(char if char in "\n\t" or unicodedata.category(char)[0] != "C" else " " for char in plain[:most])
+    return clean if len(plain) <= most else f"{clean}\n… cut"
 
 
 def comparison(all_series: Sequence[Series]) -> list[JsonObject]:
