@@ -5,6 +5,7 @@ Every mistake is one ``UsageError`` that names the key, quotes the value and say
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import shlex
@@ -12,12 +13,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Self
-
-import yaml
+from typing import TYPE_CHECKING, Any, Self
 
 from autoresearch.constraint import Constraint
 from autoresearch.errors import UsageError, near_names
+
+if TYPE_CHECKING:
+    import yaml
 
 CONFIG_FILE = "autoresearch.yaml"
 DIRECTIONS = ("lower", "higher")
@@ -205,8 +207,10 @@ def read_config_text(path: Path) -> str:
 
 def load_yaml(text: str, *, source: str = CONFIG_FILE) -> Any:
     """What the text of a config says, not validated."""
+    import yaml  # the loop takes its settings from the ledger, and need not wait for this
+
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - _Loader is a SafeLoader
+        return yaml.load(text, Loader=_loader())  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
@@ -218,19 +222,24 @@ def load_yaml(text: str, *, source: str = CONFIG_FILE) -> Any:
         ) from None
 
 
-class _Loader(yaml.SafeLoader):
+@functools.cache
+def _loader() -> type[yaml.SafeLoader]:
     """A SafeLoader that refuses a key given twice, which YAML readers else resolve silently."""
+    import yaml
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key_node, _ in node.value:
-            key = str(getattr(key_node, "value", key_node))
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} is given twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[str] = set()
+            for key_node, _ in node.value:
+                key = str(getattr(key_node, "value", key_node))
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 _PLACES = {  # where each key stands; "" is the top level
