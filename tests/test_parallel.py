@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tests.ahead_bench import PREPARE, TRAIN, ahead, await_judged, await_rest, experiment, make_ahead_loop
 from tests.conftest import RunScript
-from tests.loop_bench import CONFIG, TAG, Loop, make_measured_loop
+from tests.loop_bench import CONFIG, TAG, Loop, make_loop, make_measured_loop
 from tests.noise_bench import CONFIG as NOISY
 from tests.noise_bench import comment_with_luck, make_noisy_loop, next_seeds, project
 from tests.test_recovery import start

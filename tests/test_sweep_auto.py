@@ -38,8 +38,8 @@ def test_starters_constants_are_those_of_the_method_without_choices() -> None:
     """Of ``0.9 if GPU else 0.95`` only a run knows the value that a proposal should start from."""
     source = (ROOT / "templates" / "starters" / "nanogpt" / "train.py").read_text()
     assert [one.name for one in tunables({"train.py": source})] == [
-        *("MATRIX_LR", "EMBEDDING_LR", "HEAD_LR", "MLP_RATIO", "ROTARY_BASE", "WEIGHT_DECAY"),
-        *("WARMUP_RATIO", "FINAL_LR_FRAC"),
+        *("MATRIX_LR", "EMBEDDING_LR", "HEAD_LR", "MLP_RATIO", "ROTARY_BASE", "NEURON_BETA"),
+        *("WEIGHT_DECAY", "WARMUP_RATIO", "FINAL_LR_FRAC"),
     ]
 
 
