@@ -233,6 +233,19 @@ def test_ctrl_c_during_the_start_says_that_the_night_goes_on(bench: Bench) -> No
 
 
 @pytest.mark.slow
+def test_of_two_launchers_at_once_one_is_refused(bench: Bench) -> None:
+    profile = bench.profile("obeys")
+    starts = [bench.popen("--session", name, "--tag", TAG, "--socket", SOCKET, "--agent", profile) for name in "ab"]
+    told = [start.communicate(timeout=100)[1] for start in starts]
+    codes = [start.returncode for start in starts]
+    assert sorted(codes) == [0, 7], told
+    assert "A night runs in" in told[codes.index(7)]
+    assert bench.record().options.session == "ab"[codes.index(0)]
+    bench.call("--stop")
+    bench.world.assert_empty()
+
+
+@pytest.mark.slow
 def test_a_night_that_was_stopped_before_its_supervisor_came(bench: Bench) -> None:
     """It must not begin after all."""
     bench.start()

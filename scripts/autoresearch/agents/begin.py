@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import secrets
 import subprocess
 import sys
@@ -49,11 +51,13 @@ def start(options: Options) -> list[Watched]:
     on this machine, ``AgentError`` if the agent does not come to work.
     """
     options = replace(options, project=str(_home(options)))
-    folder = NightFolder.of(Repo(Path(options.project)).state_dir, options.tag)
-    _refuse_remains(folder)
-    _check([(folder, options)], adopts=False)
-    _set_up_on_the_way(options)
-    return _begin([(folder, _new_night(options))])
+    repo = Repo(Path(options.project))
+    folder = NightFolder.of(repo.state_dir, options.tag)
+    with _one_after_the_other(repo):
+        _refuse_remains(folder)
+        _check([(folder, options)], adopts=False)
+        _set_up_on_the_way(options)
+        return _begin([(folder, _new_night(options))])
 
 
 def start_team(options: Options, team: Sequence[Member]) -> list[Watched]:
@@ -61,15 +65,16 @@ def start_team(options: Options, team: Sequence[Member]) -> list[Watched]:
 
     One supervisor watches them all. ``options`` are what is common to them.
     """
-    state_dir = Repo(Path(options.project)).state_dir
-    folders = [NightFolder.of(state_dir, member.tag) for member in team]
-    for folder in folders:
-        _refuse_remains(folder)
-    _check([(folder, options) for folder in folders], adopts=False)
-    each = join(options, team, date.today())  # noqa: DTZ011 - the user's day
-    for own in each:
-        _set_up_on_the_way(own)
-    return _begin([(folder, _new_night(own)) for folder, own in zip(folders, each, strict=True)])
+    repo = Repo(Path(options.project))
+    folders = [NightFolder.of(repo.state_dir, member.tag) for member in team]
+    with _one_after_the_other(repo):
+        for folder in folders:
+            _refuse_remains(folder)
+        _check([(folder, options) for folder in folders], adopts=False)
+        each = join(options, team, date.today())  # noqa: DTZ011 - the user's day
+        for own in each:
+            _set_up_on_the_way(own)
+        return _begin([(folder, _new_night(own)) for folder, own in zip(folders, each, strict=True)])
 
 
 def resume(project: Path, found: Sequence[Watched], caps: dict[str, Any]) -> list[Watched]:
@@ -78,15 +83,28 @@ def resume(project: Path, found: Sequence[Watched], caps: dict[str, Any]) -> lis
     The conversation goes on where the client can; ``caps`` are those that change. What was used before
     counts on, unless the night had ended. ``project`` is where the command was given.
     """
-    for _, night in found:
-        if night.options.team:
-            recover_worktree(Repo(project), night.options.tag)
-    again = [(folder, _night_again(night, caps)) for folder, night in found]
-    adopts = any(terminal_of(night).exists() for _, night in again)
-    _check([(folder, night.options) for folder, night in again], adopts=adopts)
-    for _, night in again:
-        _set_up_on_the_way(night.options)
-    return _begin(again)
+    repo = Repo(project)
+    with _one_after_the_other(repo):
+        for _, night in found:
+            if night.options.team:
+                recover_worktree(repo, night.options.tag)
+        again = [(folder, _night_again(night, caps)) for folder, night in found]
+        adopts = any(terminal_of(night).exists() for _, night in again)
+        _check([(folder, night.options) for folder, night in again], adopts=adopts)
+        for _, night in again:
+            _set_up_on_the_way(night.options)
+        return _begin(again)
+
+
+@contextlib.contextmanager
+def _one_after_the_other(repo: Repo) -> Iterator[None]:
+    """Of two launchers the second looks at what is there once the first has its agents at work."""
+    descriptor = os.open(repo.common_dir, os.O_RDONLY | os.O_CLOEXEC)  # a folder can be locked, and nothing is written
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def terminal_of(night: Night) -> Terminal:
