@@ -111,6 +111,17 @@ def test_branch_switch_while_a_verdict_waits(loop: Loop) -> None:
     assert loop.text() == TRAIN.replace("LR = 4", "LR = 8")
 
 
+def test_folder_in_the_place_of_results_is_one_clear_error_and_the_loop_goes_on_without_it(loop: Loop) -> None:
+    before = loop.results.read_text()
+    loop.results.unlink()
+    loop.results.mkdir()
+    refused = loop.look(expect=6)
+    assert refused["code"] == "results_is_a_folder"
+    subprocess.run(refused["hint"], shell=True, check=True, cwd=loop.folder)
+    loop.look()
+    assert loop.results.read_text() == before
+
+
 def test_deleted_table_is_written_again(loop: Loop) -> None:
     before = loop.results.read_text()
     loop.results.unlink()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from autoresearch.errors import NeedsHumanError
 from autoresearch.ledger import Campaign, Ledger, ResultRow, now
 from autoresearch.output import one_line
 
@@ -41,6 +43,12 @@ def write_results(path: Path, ledger: Ledger, campaign: Campaign, aside: Path) -
     A file that was edited since we wrote it is first copied into the folder ``aside``. Returns a
     sentence saying so, or "".
     """
+    if path.is_dir():
+        raise NeedsHumanError(
+            f"{path} is a folder; the table of all experiments belongs there.",
+            hint=f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.old')}",
+            code="results_is_a_folder",
+        )
     found = path.read_bytes() if path.exists() else None
     found_digest = "" if found is None else hashlib.sha256(found).hexdigest()
     if found_digest and found_digest == campaign.view_sha256:
