@@ -111,6 +111,16 @@ def test_branch_switch_while_a_verdict_waits(loop: Loop) -> None:
     assert loop.text() == TRAIN.replace("LR = 4", "LR = 8")
 
 
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
+def test_answer_that_finds_no_room_is_one_clear_error(loop: Loop, flags: list[str]) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "status.py"), *flags]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=loop.folder, check=False)
+    assert (done.returncode, done.stderr) == (
+        5, "status: stdout cannot be written: No space left on device.\n  → Check the disk that it goes to: df -h .\n"
+    )  # fmt: skip
+
+
 def test_folder_in_the_place_of_results_is_one_clear_error_and_the_loop_goes_on_without_it(loop: Loop) -> None:
     before = loop.results.read_text()
     loop.results.unlink()

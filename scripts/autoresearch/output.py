@@ -98,7 +98,14 @@ def run_script(parser: Parser, work: Callable[[argparse.Namespace], Result], arg
         return answer.bug(error) if known is None else answer.fail(known, known.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place that reports bugs
         return answer.bug(error)
-    return answer.give(result)
+    try:
+        return answer.give(result)
+    except OSError as error:
+        _print_no_more()
+        full = MachineError(
+            f"stdout cannot be written: {error.strerror}.", hint="Check the disk that it goes to: df -h ."
+        )
+        return answer.fail(full, full.exit_code)
 
 
 @dataclass(kw_only=True)
@@ -187,12 +194,16 @@ def _print(text: str) -> None:
     """Print, never failing on a closed pipe or on a terminal that cannot show a character."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
-        # The reader has gone; without this Python complains again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # the reader has gone
+        _print_no_more()
     except UnicodeEncodeError:
         encoding = sys.stdout.encoding or "ascii"
         print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def _print_no_more() -> None:
+    """Without this Python complains again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def jsonable(value: Any) -> Any:
