@@ -34,6 +34,7 @@ ROOMS = (
         "config",
         "merge",
         "first_commit",
+        "git_lock",
         "repo",
         "ledger",
         "results",

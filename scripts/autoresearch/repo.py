@@ -11,8 +11,7 @@ import os
 import re
 import subprocess
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from autoresearch.errors import MachineError, NeedsHumanError, NoCampaignError
 from autoresearch.first_commit import first_commit_hint
+from autoresearch.git_lock import clear_lock
 
 if TYPE_CHECKING:
     import git
@@ -39,7 +39,6 @@ _NEUTRAL = (
     "-c", "submodule.recurse=false", "-c", "advice.detachedHead=false", "-c", "gc.auto=0",
 )  # fmt: skip
 _LOCKED = re.compile(r"Unable to create '(?P<path>[^']+\.lock)': File exists")
-_STALE_LOCK_S = 1.0
 _KINDS = {"M": "modified", "A": "added", "D": "deleted", "R": "renamed", "C": "copied", "T": "type"}
 _REGULAR = ("100644", "100755")
 
@@ -130,7 +129,7 @@ class Repo:
             locked = _LOCKED.search(str(err))
             if locked is None or attempt == 3:
                 break
-            self._clear_lock(Path(locked["path"]))
+            clear_lock(Path(locked["path"]), root=self.root, common_dir=self.common_dir)
         text = str(err).strip() or str(out).strip()
         if re.search("No space left|Out of disk|unable to write|Read-only file system|Permission denied", text):
             raise MachineError(f"git {arguments[0]} failed: {text}", hint="Check disk space and rights: df -h .")
@@ -142,32 +141,6 @@ class Repo:
             ["git", *_NEUTRAL, "--literal-pathspecs", *arguments], with_extended_output=True, with_exceptions=False
         )
         return str(out).strip() if status == 0 else None
-
-    def _clear_lock(self, lock: Path) -> None:
-        """Wait for a lock to go; remove it if no git process of this repository lives to release it."""
-        time.sleep(0.3)
-        try:
-            age = time.time() - lock.stat().st_mtime
-        except FileNotFoundError:
-            return
-        if age < _STALE_LOCK_S:
-            time.sleep(_STALE_LOCK_S)
-        elif not self._git_is_running():
-            lock.unlink(missing_ok=True)
-
-    def _git_is_running(self) -> bool:
-        import psutil
-
-        for process in psutil.process_iter(["name"]):
-            if process.info["name"] != "git":
-                continue
-            try:
-                folder = Path(process.cwd())
-            except psutil.Error:
-                continue
-            if folder == self.root or self.root in folder.parents or self.common_dir in (folder, *folder.parents):
-                return True
-        return False
 
     # ---- questions
 
@@ -262,16 +235,29 @@ class Repo:
 
     def text(self, commit: str, path: str) -> str | None:
         """The file's text in ``commit``, undecodable bytes as surrogates; None if it is not there."""
+        status, out, _ = self._git.execute(
+            ["git", *_NEUTRAL, "cat-file", "blob", f"{commit}:{self.prefix}{path}"],
+            with_extended_output=True,
+            with_exceptions=False,
+            strip_newline_in_stdout=False,
+        )
+        return str(out) if status == 0 else None
+
+    def texts(self, commit: str, paths: Iterable[str]) -> dict[str, str]:
+        """The texts of those of ``paths`` that ``commit`` has, by path; one process reads them all."""
+        try:
+            found = {path: self._read(commit, path) for path in paths}
+        finally:
+            self._git.clear_cache()  # ends that process: who finds a lock looks for a git that lives
+        return {path: text for path, text in found.items() if text is not None}
+
+    def _read(self, commit: str, path: str) -> str | None:
         name = f"{commit}:{self.prefix}{path}"
-        if re.fullmatch(r"[0-9a-f]{40}:.+", name):  # what the one process for all of them can be asked for
+        if re.fullmatch(r"[0-9a-f]{40}:.+", name):  # what that process can be asked for
             with contextlib.suppress(ValueError):  # not there, or not in UTF-8
                 _, kind, _, data = self._git.get_object_data(name)
                 return data.decode("utf-8", "surrogateescape") if os.fsdecode(kind) == "blob" else None
-        status, out, _ = self._git.execute(
-            ["git", *_NEUTRAL, "cat-file", "blob", name], with_extended_output=True, with_exceptions=False,
-            strip_newline_in_stdout=False,
-        )  # fmt: skip
-        return str(out) if status == 0 else None
+        return self.text(commit, path)
 
     def line_counts(self, old: str, new: str) -> tuple[int, int]:
         """Lines added and deleted between two commits in the project's folder; binary files count as none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autoresearch.campaign.opened import OpenCampaign
@@ -24,29 +24,24 @@ def check_sources(
     ``RefusedError`` where a guard says no, also where nothing differs: neither a file, nor ``options`` from those
     of the experiment ``beside``.
     """
-    before: dict[str, str] = {}
-    after: dict[str, str] = {}
-    for path in paths:
-        for texts, text in ((before, oc.repo.text(parent, path)), (after, _text(oc, commit, path))):
-            if text is not None:
-                texts[path] = text
+    changed = list(paths)
+    before, after = oc.repo.texts(parent, changed), _texts(oc, commit, changed)
     base = oc.campaign.base_commit
     files = oc.repo.files(base)
-    for path in files:  # unchanged edit files belong to the picture: a name may be imported from one
-        if may_edit(path, oc.config) and path not in before and path not in after:
-            text = oc.repo.text(parent, path)
-            if text is not None:
-                before[path] = after[path] = text
-    protected = {
-        path: oc.repo.text(base, path) or "" for path in files if path.endswith(".py") and not may_edit(path, oc.config)
-    }
+    beside_them = [path for path in files if may_edit(path, oc.config) and path not in before and path not in after]
+    unchanged = oc.repo.texts(parent, beside_them)  # they belong to the picture: a name may be imported from one
+    before, after = {**before, **unchanged}, {**after, **unchanged}
+    guarded = [path for path in files if path.endswith(".py") and not may_edit(path, oc.config)]
+    protected = {**dict.fromkeys(guarded, ""), **oc.repo.texts(base, guarded)}
     inherited = {} if beside is None else beside.options
     differs = any(options[key] != (inherited.get(key) or {}) for key in ("arguments", "environment"))
     return check_edit(before, after, oc.config, protected_sources=protected, argument_changes=differs)
 
 
-def _text(oc: OpenCampaign, commit: str | None, path: str) -> str | None:
+def _texts(oc: OpenCampaign, commit: str | None, paths: Sequence[str]) -> dict[str, str]:
     if commit is not None:
-        return oc.repo.text(commit, path)
-    file = oc.repo.project / path
-    return file.read_bytes().decode("utf-8", "surrogateescape") if file.is_file() else None
+        return oc.repo.texts(commit, paths)
+    files = {path: oc.repo.project / path for path in paths}
+    return {
+        path: file.read_bytes().decode("utf-8", "surrogateescape") for path, file in files.items() if file.is_file()
+    }

@@ -158,7 +158,7 @@ def _options(axes: Sequence[Axis], point: Point, kind: Kind) -> dict[str, str]:
 def edited_sources(oc: OpenCampaign, commit: str) -> dict[str, str]:
     """The Python files within ``edit`` in ``commit``, text by path."""
     paths = [path for path in oc.repo.files(commit) if path.endswith(".py") and may_edit(path, oc.config)]
-    return {path: oc.repo.text(commit, path) or "" for path in paths}
+    return oc.repo.texts(commit, paths)
 
 
 def homes_of(oc: OpenCampaign, axes: Sequence[Axis]) -> dict[str, str]:
