@@ -119,7 +119,7 @@ def _new_night(options: Options) -> Night:
 def _night_again(night: Night, caps: dict[str, Any]) -> Night:
     memory = night.memory
     memory.nudges = memory.restarts = memory.failures = 0
-    memory.freshened, memory.told = False, ""
+    memory.freshened, memory.told, memory.has_progressed = False, "", False
     memory.all_restarts += 1  # so that the client is told that it was started again
     if night.state == "ended":
         memory.elapsed_s, memory.rows, night.tokens, night.cost_usd = 0.0, None, {}, {}
@@ -282,7 +282,7 @@ def _wait_for_work(folder: NightFolder, profile: Profile, supervisor: subprocess
         if night.state in ("working", "waiting"):
             return night
         if night.state == "ended":
-            if night.reason == FINISHED:
+            if night.reason == FINISHED or night.memory.has_progressed:  # short nights end before we look
                 return night
             raise AgentError(
                 f"The night ended before {profile.title} came to work: {night.reason}.",

@@ -122,6 +122,7 @@ class Memory:
     trial_s_before: float = 0.0
     task_given: bool = False
     has_worked: bool = False  # the client was busy once: it can be started
+    has_progressed: bool = False  # since the start or the last --resume
     state: str = ""
     since: float | None = None  # that this state lasts
     nudges: int = 0  # since the last progress
@@ -153,6 +154,7 @@ class Memory:
         before, self.rows = self.rows, rows
         if before is None or rows <= before:
             return False
+        self.has_progressed = True
         self.nudges = self.restarts = self.failures = self.limits = 0
         self.freshened = False
         self.told = ""
