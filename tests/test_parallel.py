@@ -193,6 +193,18 @@ def test_claim_that_was_killed_takes_up_all_trials_in_flight(loop: Loop) -> None
     assert len(found["seeds"]) == 5
 
 
+def test_claim_that_nothing_can_come_of_ends_its_trials_in_flight(loop: Loop) -> None:
+    loop.write({"train.py": loop.text().replace("import prepare\n", "import prepare\n\nraise OSError\n")})
+    loop.submit("crashes")
+    loop.log("--status", "crash")
+    with loop.holding():
+        refused = loop.call("compare", "baseline", "1", "--seeds", 5, expect=2)
+        assert refused["code"] == "too_few_pairs"
+        assert (under_way(loop), loop.look()["trials"]) == ([], [])
+        assert not loop.processes()
+    assert loop.experiment("faster", LR=8) == "keep"
+
+
 def test_due_retest_comes_before_the_next_screen(
     tmp_path: Path, run_script: RunScript, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ the same seeds that the loop has never used. A comparison that was killed goes o
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from autoresearch.campaign.notices import tell_claim
 from autoresearch.campaign.opened import OpenCampaign, open_campaign
 from autoresearch.campaign.progress import LIVENESS_S, POLL_S, bring_forward, collect
 from autoresearch.campaign.run import check_head
-from autoresearch.campaign.trials import cancel_trials, launch_trial, own_settings
+from autoresearch.campaign.trials import end_trials, launch_trial, own_settings
 from autoresearch.errors import NoCampaignError, RefusedError, StillRunningError, UsageError
 from autoresearch.guard import may_edit
 from autoresearch.ledger import Experiment, Purpose, Status, Trial
@@ -101,10 +102,7 @@ def compare(
     jobs = [(arm, seed) for at, seed in enumerate(plan) for arm in (order if at % 2 == 0 else order[::-1])]
     runs: dict[str, dict[int, float]] = {}
     failed: list[str] = []
-
-    def check(found: Sequence[Trial | None]) -> None:
-        _check_pairs(arms, jobs, found, 1 if exploratory else LEAST_SEEDS)
-
+    check = functools.partial(_check_pairs, arms, jobs, 1 if exploratory else LEAST_SEEDS)
     trials = _run(project, tag, jobs, purpose=Purpose.CLAIM, tell=tell, check=check)
     for (arm, seed), trial in zip(jobs, trials, strict=True):
         if trial.metric is None:
@@ -265,18 +263,20 @@ def _run(
 ) -> list[Trial]:
     """The trial of each arm and seed: the one on record, or a new one, waited for; as many at once as may be.
 
-    What ``check`` raises when it sees the trials found so far ends it, and those under way with it.
+    What ``check`` raises when it sees the trials found so far ends it, and its trials under way.
     """
     while True:
         with open_campaign(project, tag) as oc:
             collect(oc)
-            found = [_on_record(oc, arm, seed, purpose) for arm, seed in jobs]
+            known = {number: oc.ledger.trials(oc.tag, number) for number in {arm.experiment.number for arm, _ in jobs}}
+            found = [_on_record(known[arm.experiment.number], arm, seed, purpose) for arm, seed in jobs]
+            running = oc.ledger.open_trials(oc.tag)
             try:
                 check(found)
             except UsageError:
-                cancel_trials(oc)
+                end_trials(oc, [trial for trial in running if trial.purpose is purpose])
+                collect(oc)
                 raise
-            running = oc.ledger.open_trials(oc.tag)
             missing = [job for job, trial in zip(jobs, found, strict=True) if trial is None]
             if not missing and not any(trial.result is None for trial in found if trial):
                 return [trial for trial in found if trial]
@@ -292,7 +292,7 @@ def _run(
             time.sleep(POLL_S)
 
 
-def _check_pairs(arms: Sequence[Arm], jobs: Sequence[Job], found: Sequence[Trial | None], least: int) -> None:
+def _check_pairs(arms: Sequence[Arm], jobs: Sequence[Job], least: int, found: Sequence[Trial | None]) -> None:
     """Raise where fewer than ``least`` seeds are left at which both arms may complete."""
     lost: dict[int, str] = {}
     for (arm, seed), trial in zip(jobs, found, strict=True):
@@ -306,11 +306,11 @@ def _check_pairs(arms: Sequence[Arm], jobs: Sequence[Job], found: Sequence[Trial
         )
 
 
-def _on_record(oc: OpenCampaign, arm: Arm, seed: int, purpose: Purpose) -> Trial | None:
-    """The trial that the comparison goes by, or that it waits for; None if a new one has to run."""
+def _on_record(trials: Sequence[Trial], arm: Arm, seed: int, purpose: Purpose) -> Trial | None:
+    """Of ``trials`` the one that the comparison goes by, or that it waits for; None if a new one has to run."""
     mine = [
         trial
-        for trial in oc.ledger.trials(oc.tag, arm.experiment.number)
+        for trial in trials
         if (trial.commit, trial.purpose) == (arm.commit, purpose)
         and (trial.seed == seed or purpose is Purpose.TEST)  # a commit sees the test set once, ever
     ]
