@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 from autoresearch.agents.checks import require
 from autoresearch.agents.leftovers import leftovers
-from autoresearch.agents.night import Night, NightFolder, Options, nights
+from autoresearch.agents.night import Night, NightFolder, Options, alone, nights
 from autoresearch.agents.policy import FINISHED, Pace
 from autoresearch.agents.profile import Profile, load_profile
 from autoresearch.agents.supervisor import attach_line
@@ -96,15 +95,9 @@ def resume(project: Path, found: Sequence[Watched], caps: dict[str, Any]) -> lis
         return _begin(again)
 
 
-@contextlib.contextmanager
-def _one_after_the_other(repo: Repo) -> Iterator[None]:
+def _one_after_the_other(repo: Repo) -> contextlib.AbstractContextManager[None]:
     """Of two launchers the second looks at what is there once the first has its agents at work."""
-    descriptor = os.open(repo.common_dir, os.O_RDONLY | os.O_CLOEXEC)  # a folder can be locked, and nothing is written
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return alone(os.open(repo.common_dir, os.O_RDONLY | os.O_CLOEXEC))  # a folder: nothing has to be written
 
 
 def terminal_of(night: Night) -> Terminal:

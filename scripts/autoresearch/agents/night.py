@@ -96,6 +96,16 @@ class Night:
         )
 
 
+@contextmanager
+def alone(descriptor: int) -> Iterator[None]:
+    """Wait for the lock on the file or folder that ``descriptor`` means and hold it; closes it afterwards."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class NightFolder:
     """The folder of one campaign's night."""
@@ -199,11 +209,8 @@ class NightFolder:
         except FileNotFoundError:  # somebody has deleted all records: what is left to be done needs no turns
             yield
             return
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with alone(descriptor):
             yield
-        finally:
-            os.close(descriptor)
 
     def is_watched(self) -> bool:
         """Whether a supervisor lives: it holds the lock, which dies with it."""

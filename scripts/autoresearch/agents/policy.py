@@ -221,9 +221,7 @@ class Policy:
                 return self._restart(memory, now, sight.detail or "the client has ended")
             case "dialog" if sight.keys:
                 return self._answer(memory, look)
-            case "dialog" | "unknown":
-                return self._hand_over(memory, look, self.pace.dialog_patience_s)
-            case "silent":
+            case "dialog" | "unknown" | "silent":
                 return self._hand_over(memory, look, self.pace.dialog_patience_s)
             case "starting":
                 return self._hand_over(memory, look, self.pace.start_s)

@@ -115,9 +115,10 @@ def return_files(oc: OpenCampaign, source: str, target: str) -> list[str]:
     """
     told: list[str] = []
     plain, conflicts = [], []
-    for path in differing_paths(oc, source, target):
-        mine = _read(oc.repo.project / path)
-        old, new = oc.repo.text(source, path), oc.repo.text(target, path)
+    paths = differing_paths(oc, source, target)
+    olds, news = oc.repo.texts(source, paths), oc.repo.texts(target, paths)
+    for path in paths:
+        mine, old, new = _read(oc.repo.project / path), olds.get(path), news.get(path)
         if mine not in (None, old, new):
             mine = _as_stored(oc, source, path)
         if mine == new:

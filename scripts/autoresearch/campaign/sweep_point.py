@@ -199,7 +199,7 @@ def is_point(oc: OpenCampaign, experiment: Experiment, axes: Sequence[Axis], poi
             return False
     texts = _texts(oc, axes, point)
     others = set(oc.repo.changed_paths(incumbent.commit, experiment.commit)) - set(texts)
-    return not others and all(oc.repo.text(experiment.commit, path) == text for path, text in texts.items())
+    return not others and oc.repo.texts(experiment.commit, texts) == texts
 
 
 def _is_incumbent(
@@ -210,7 +210,7 @@ def _is_incumbent(
     environment: Mapping[str, str],
 ) -> bool:
     return (
-        all(oc.repo.text(incumbent.commit, path) == text for path, text in texts.items())
+        oc.repo.texts(incumbent.commit, texts) == texts
         and arguments.items() <= experiment_arguments(incumbent).items()
         and environment.items() <= experiment_environment(incumbent).items()
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from autoresearch.ledger import Event
+from autoresearch.report.format import plural
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Counts:
 
     def told(self) -> str:
         """As in ``10 kept (1 baseline), 91 discarded (2 undone), 7 crashed, 1 open``, which add up to all."""
-        baselines = f" ({self.baselines} baseline{'s' * (self.baselines > 1)})" if self.baselines else ""
+        baselines = f" ({plural(self.baselines, 'baseline')})" if self.baselines else ""
         parts = [
             f"{self.kept} kept{baselines}",
             f"{self.discarded} discarded" + (f" ({self.undone} undone)" if self.undone else ""),
